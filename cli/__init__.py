@@ -1,0 +1,1 @@
+"""The `stillwatch` command: asks the database, asks the daemon, prints."""

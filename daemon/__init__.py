@@ -1,0 +1,1 @@
+"""The work: watching, encoding, clustering, deduplicating and filing. Prints nothing."""

@@ -1,0 +1,1 @@
+"""Assignment on arrival, reclustering, permanent cluster identities."""

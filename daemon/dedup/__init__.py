@@ -1,0 +1,1 @@
+"""The change test and the verdicts on near-duplicates; pure, moves nothing."""

@@ -1,0 +1,1 @@
+"""Pretrained networks that turn a picture into a unit-length embedding."""

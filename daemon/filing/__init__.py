@@ -1,0 +1,1 @@
+"""Plans for where frames belong on disk, their application and undo."""

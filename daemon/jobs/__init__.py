@@ -1,0 +1,1 @@
+"""What runs on a schedule or on request, one module per job."""

@@ -1,0 +1,200 @@
+"""The owner's settings: one TOML file becomes one frozen `Settings`.
+
+Everything has a default (contract, section 5), so no file is needed. Unknown keys are refused,
+with the name of the key: a typo must not silently switch something off.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storage.errors import SettingsError
+
+Kind = Literal["fixed", "moving", "archive"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen table of the settings file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraSettings(Section):
+    """One `[[camera]]`: what the owner knows about a camera."""
+
+    root: Path = Field(description="The watched folder of this camera.")
+    name: str | None = Field(None, description="Name shown; default: the folder's name.")
+    kind: Kind | None = Field(None, description="fixed, moving or archive; default: guessed.")
+    timezone: str | None = Field(None, description="IANA zone of zoneless times.")
+    pattern: str | None = Field(
+        None, description="strptime pattern of the capture time in file names."
+    )
+
+
+class CamerasSettings(Section):
+    """`[cameras]`: what holds for all cameras."""
+
+    by_subfolder: bool = Field(False, description="Each first-level subfolder is a camera.")
+    timezone: str | None = Field(None, description="IANA zone; default: the machine's.")
+
+
+class IngestSettings(Section):
+    """`[ingest]`: from a file to a committed row."""
+
+    settle_seconds: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        2.0, description="A file must be unchanged this long before it is read."
+    )
+    max_settle_seconds: Positive = Field(
+        60.0, description="With --once: stop waiting for a file that keeps changing."
+    )
+    rescan_seconds: Positive = Field(300.0, description="Compare changed folders this often.")
+    full_rescan_seconds: Positive = Field(3600.0, description="Compare the whole tree this often.")
+    ignore: tuple[str, ...] = Field(
+        ("csv", "txt", "json", "xml", "xmp", "md", "log", "mp4", "avi", "db"),
+        description="Extensions that are never pictures; counted, no row.",
+    )
+    decode_children: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Decoding processes."
+    )
+    decode_seconds: Positive = Field(20.0, description="A picture that takes longer is refused.")
+    decode_memory_mb: Annotated[int, Field(ge=256)] = Field(
+        2048, description="Address space of a decoding process."
+    )
+    max_megapixels: Positive = Field(120.0, description="Larger pictures are refused unread.")
+
+
+class EncoderSettings(Section):
+    """`[encoder]`: which network describes a picture."""
+
+    id: str = Field("efficientnet_lite0", description="See `stillwatch encoders`.")
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(2, description="Inference threads.")
+    batch: Annotated[int, Field(ge=1, le=8)] = Field(8, description="Pictures per inference.")
+    cache: Path | None = Field(None, description="Folder of the converted networks.")
+
+
+class ClusteringSettings(Section):
+    """`[clustering]`: when and how everything is reclustered."""
+
+    first_at_frames: Annotated[int, Field(ge=2)] = Field(
+        100, description="First clustering at this many frames."
+    )
+    first_after_seconds: Positive = Field(600.0, description="Or after this time.")
+    growth_share: Positive = Field(0.1, description="Recluster when frames grew by this share.")
+    novel_frames: Annotated[int, Field(ge=1)] = Field(
+        200, description="Recluster when this many novel frames piled up."
+    )
+    nightly_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
+        "03:10", description="Local time of the nightly recluster."
+    )
+    min_cluster_size: Annotated[int, Field(ge=2)] = Field(
+        15, description="Frames that make a cluster."
+    )
+    min_samples: Annotated[int, Field(ge=1)] = Field(
+        1, description="Neighbours (representatives) of the density estimate."
+    )
+    collapse_distance: Annotated[float, Field(ge=0, le=0.0032)] = Field(
+        0.0018, description="Cosine distance within which a burst counts as one view."
+    )
+    false_novel_rate: Annotated[float, Field(ge=0.0005, le=0.5)] = Field(
+        0.01, description="Promised share of usual frames that are called novel."
+    )
+
+
+class DedupSettings(Section):
+    """`[dedup]`: when a frame counts as a near-duplicate."""
+
+    every_seconds: Positive = Field(3600.0, description="Write a dedup plan this often.")
+    delay_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="A frame is judged this long after its arrival."
+    )
+    max_change: Positive = Field(
+        2.3, description="Change score up to which a frame is a near-duplicate; lower keeps more."
+    )
+    max_change_pixels: Positive = Field(
+        2.5, description="The same for encoders without a tile map."
+    )
+    keepers_compared: Annotated[int, Field(ge=1, le=64)] = Field(
+        6, description="Latest keepers a frame is compared with."
+    )
+    max_gap_seconds: Positive = Field(
+        3600.0, description="A keeper serves this long after its last match."
+    )
+
+
+class FilingSettings(Section):
+    """`[filing]`: where frames are put on disk."""
+
+    enabled: bool = Field(False, description="File frames into FOLDER/stillwatch/ by itself.")
+    mode: Literal["move", "hardlink", "copy", "none"] = Field(
+        "move", description="What filing does with a file."
+    )
+    brake_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2, description="Largest share of a camera that one automatic run may move."
+    )
+    brake_files: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Most files that one automatic run may move."
+    )
+
+
+class Settings(Section):
+    """All settings; `Settings()` is the documented default."""
+
+    camera: tuple[CameraSettings, ...] = ()
+    cameras: CamerasSettings = CamerasSettings()
+    ingest: IngestSettings = IngestSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    clustering: ClusteringSettings = ClusteringSettings()
+    dedup: DedupSettings = DedupSettings()
+    filing: FilingSettings = FilingSettings()
+
+
+def default_path(state_dir: Path) -> Path:
+    """Where the settings are looked for when `--config` is not given."""
+    return state_dir / "stillwatch.toml"
+
+
+def load_settings(path: Path | None, *, required: bool = False) -> Settings:
+    """Read and check a settings file.
+
+    Args:
+        path: The file; None gives the defaults.
+        required: Whether an absent file is an error (`--config` was given).
+
+    Raises:
+        SettingsError: Absent though required, unreadable, no TOML, unknown or wrong key.
+    """
+    if path is None:
+        return Settings()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise SettingsError(
+                f"There is no settings file {path}.",
+                hint="`stillwatch config example` writes one.",
+                path=str(path),
+            ) from None
+        return Settings()
+    except OSError as exc:
+        raise SettingsError(
+            f"The settings file cannot be read: {os.strerror(exc.errno or 0)}.", path=str(path)
+        ) from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(
+            f"The settings file is not valid TOML: {exc}", hint="Mend that line.", path=str(path)
+        ) from exc
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"The setting {key} is wrong: {first['msg']}.",
+            hint="`stillwatch config example` shows every setting with its default.",
+            path=str(path),
+        ) from exc

@@ -1,0 +1,164 @@
+"""Opening the database: one writer, many readers, a schema that is brought up to date.
+
+Rules (guides' SQLite section and https://www.sqlite.org/wal.html#walresetbug): one writer
+connection, BEGIN IMMEDIATE, synchronous=FULL, foreign keys on. A SQLite without the WAL-reset
+fix (before 3.51.3) runs with a rollback journal instead of WAL. Readers are a second engine, so
+that they never take the write lock.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+from alembic import command
+from storage.errors import DamagedDatabaseError, NewerSchemaError
+
+DATABASE_NAME = "stillwatch.db"
+WAL_SAFE_VERSION = (3, 51, 3)
+BUSY_TIMEOUT_SECONDS = 60
+
+
+def sqlite_driver() -> ModuleType:
+    """The DB-API module: pysqlite3 (a recent SQLite) where it is installed, else the stdlib's."""
+    try:
+        import pysqlite3.dbapi2 as driver
+    except ImportError:
+        import sqlite3 as driver  # type: ignore[no-redef]
+    module: ModuleType = driver
+    return module
+
+
+def wal_is_safe() -> bool:
+    """Whether this SQLite has the fix of the WAL-reset bug."""
+    version: tuple[int, ...] = sqlite_driver().sqlite_version_info
+    return version >= WAL_SAFE_VERSION
+
+
+class Database:
+    """The writer and reader engines of one state folder.
+
+    Side effects: creates the file and its schema when absent, migrates an older one after
+    copying it to `stillwatch.db.before-<revision>`.
+
+    Raises:
+        NewerSchemaError: A newer version wrote the database.
+        DamagedDatabaseError: SQLite's quick check fails.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / DATABASE_NAME
+        self._writer = self._make_engine(write=True)
+        self._reader = self._make_engine(write=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_engine(self, *, write: bool) -> Engine:
+        driver = sqlite_driver()
+        engine = create_engine(
+            f"sqlite:///{self.path}",
+            module=driver,
+            poolclass=QueuePool,
+            pool_size=1 if write else 4,
+            max_overflow=0 if write else 8,
+            pool_timeout=600,
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        )
+        journal_mode = "WAL" if wal_is_safe() else "DELETE"
+
+        @event.listens_for(engine, "connect")
+        def configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # BEGIN is ours, see `begin` below
+            cursor = connection.cursor()
+            if write:
+                cursor.execute(f"PRAGMA journal_mode={journal_mode}")
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA foreign_keys=ON")
+            if not write:
+                cursor.execute("PRAGMA query_only=ON")
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _prepare(self) -> None:
+        driver = sqlite_driver()
+        try:
+            with self._writer.connect() as connection:
+                current = MigrationContext.configure(connection).get_current_revision()
+                verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        except Exception as exc:
+            if isinstance(getattr(exc, "orig", exc), driver.DatabaseError):
+                raise self._damaged(str(getattr(exc, "orig", exc))) from exc
+            raise
+        if verdict != "ok":
+            raise self._damaged(str(verdict))
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        script = ScriptDirectory.from_config(config)
+        head = script.get_current_head()
+        if current == head:
+            return
+        if current is not None:
+            if current not in {revision.revision for revision in script.walk_revisions()}:
+                raise NewerSchemaError(
+                    f"The database was written by a newer version (schema {current}).",
+                    hint="Install that version, or point --state at another folder.",
+                    path=str(self.path),
+                )
+            shutil.copy2(self.path, self.path.with_name(f"{DATABASE_NAME}.before-{head}"))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def _damaged(self, detail: str) -> DamagedDatabaseError:
+        return DamagedDatabaseError(
+            f"The database is damaged: {detail}",
+            hint="Nothing was moved. Keep the file, restore a backup, or start with a new --state.",
+            path=str(self.path),
+        )
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction (BEGIN IMMEDIATE); commits at the end, rolls back on error."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One read transaction: a consistent snapshot, never the write lock."""
+        with self._reader.connect() as connection, connection.begin():
+            yield connection
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the database file and shorten it."""
+        with self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def optimize(self) -> None:
+        """Let SQLite refresh its statistics; cheap when nothing changed."""
+        with self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA optimize")
+
+    def close(self) -> None:
+        """Close both engines; the last connection folds the log in."""
+        self._reader.dispose()
+        self._writer.dispose()

@@ -1,0 +1,346 @@
+"""The tables. All times are seconds since the epoch (UTC, REAL) unless the name says `_ns`.
+
+Paths are BLOBs of the bytes below the camera's root. `frames.state` is generated from the facts
+(storage/states.py). The same models serve PostgreSQL; partial indexes and the trigger are given
+for both or added by the migration.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Computed,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.states import STATE_SQL
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Declarative base; maps Python types to column types."""
+
+    type_annotation_map = {  # noqa: RUF012 - the name and shape SQLAlchemy asks for
+        bytes: LargeBinary,
+        str: Text,
+        float: Float,
+        bool: Boolean,
+        int: BigId,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class Meta(Base):
+    """Single values: daemon heartbeat, encoder state, the current generation of the indexes."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class Camera(Base):
+    """One watched folder, with the identity of its root (the root guard) and its condition."""
+
+    __tablename__ = "cameras"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    root: Mapped[bytes] = mapped_column(unique=True)
+    kind: Mapped[str] = mapped_column(default="fixed")
+    kind_source: Mapped[str] = mapped_column(default="default")  # default, guessed, owner
+    timezone: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default="learning")
+    state_reason: Mapped[str | None]
+    root_device: Mapped[int | None]
+    root_filesystem: Mapped[str | None]
+    root_inode: Mapped[int | None]
+    writable: Mapped[bool] = mapped_column(default=True)
+    ignored: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float]
+    last_arrival_at: Mapped[float | None]
+    last_scan_at: Mapped[float | None]
+
+
+class Space(Base):
+    """An embedding space: an encoder with its weights. Vectors of two spaces never meet."""
+
+    __tablename__ = "spaces"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    encoder: Mapped[str]
+    weights_sha256: Mapped[str]
+    dim: Mapped[int]
+    created_at: Mapped[float]
+
+
+class Cluster(Base):
+    """A permanent cluster; a label number of a clustering run is never stored."""
+
+    __tablename__ = "clusters"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    name: Mapped[str | None] = mapped_column(unique=True)
+    state: Mapped[str] = mapped_column(default="active")  # active, retired
+    medoid_frame_id: Mapped[int | None]
+    max_distance: Mapped[float | None]
+    distance_scale: Mapped[float | None]
+    created_at: Mapped[float]
+    created_run_id: Mapped[int | None]
+    retired_at: Mapped[float | None]
+
+
+class Frame(Base):
+    """One image file delivered by a camera: where it is, what it is, what was decided of it."""
+
+    __tablename__ = "frames"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    camera_id: Mapped[int] = mapped_column(ForeignKey("cameras.id"))
+    path: Mapped[bytes]
+    original_path: Mapped[bytes]
+    # facts of the file, as last examined
+    device: Mapped[int | None]
+    inode: Mapped[int | None]
+    size: Mapped[int | None]
+    mtime_ns: Mapped[int | None]
+    ctime_ns: Mapped[int | None]
+    sha256: Mapped[bytes | None]
+    format: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    # time and order
+    captured_at: Mapped[str | None]  # ISO-8601 with zone
+    captured_ns: Mapped[int | None]
+    time_source: Mapped[str | None]  # exif, name, counter, mtime
+    counter_pattern: Mapped[bytes | None]
+    counter: Mapped[int | None]
+    arrived_at: Mapped[float]
+    recorded_at: Mapped[float | None]
+    latency_ms: Mapped[float | None]
+    # facts that make the state
+    presence: Mapped[str] = mapped_column(default="here")  # here, missing, trashed, pruned
+    stage: Mapped[str] = mapped_column(default="pending")  # pending, rejected, embedded
+    duplicate_kind: Mapped[str | None]  # exact, near
+    duplicate_of: Mapped[int | None]
+    alarm: Mapped[bool] = mapped_column(default=False)
+    cluster_id: Mapped[int | None] = mapped_column(ForeignKey("clusters.id"))
+    noise: Mapped[bool] = mapped_column(default=False)
+    state: Mapped[str] = mapped_column(Computed(STATE_SQL, persisted=True))
+    # reasons and numbers
+    reason: Mapped[str | None]
+    distance: Mapped[float | None]
+    max_distance: Mapped[float | None]
+    p_value: Mapped[float | None]
+    novelty: Mapped[str | None]  # scene, place
+    outlier_score: Mapped[float | None]
+    membership: Mapped[float | None]
+    nearest_frame_id: Mapped[int | None]
+    change_score: Mapped[float | None]
+    change_tile: Mapped[list[Any] | None]  # [x, y, width, height] as shares of the picture
+    space_id: Mapped[int | None] = mapped_column(ForeignKey("spaces.id"))
+    strikes: Mapped[int] = mapped_column(default=0)
+    retry_at: Mapped[float | None]
+
+    __table_args__ = (
+        Index(
+            "frames_path_here",
+            "camera_id",
+            "path",
+            unique=True,
+            sqlite_where=text("presence = 'here'"),
+            postgresql_where=text("presence = 'here'"),
+        ),
+        Index("frames_state", "state"),
+        Index("frames_camera_state", "camera_id", "state"),
+        Index("frames_sha256", "camera_id", "sha256"),
+        Index("frames_cluster", "cluster_id"),
+        Index("frames_duplicate_of", "duplicate_of"),
+        Index("frames_counter", "camera_id", "counter_pattern", "time_source"),
+        CheckConstraint(
+            "(duplicate_kind IS NULL) = (duplicate_of IS NULL)", name="duplicate_complete"
+        ),
+        CheckConstraint("duplicate_of IS NULL OR duplicate_of <> id", name="duplicate_not_self"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Embedding(Base):
+    """The unit-length vector of a frame, float16 little-endian."""
+
+    __tablename__ = "embeddings"
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    vector: Mapped[bytes]
+    weight: Mapped[int] = mapped_column(default=0)
+    """Frames this one stands for as a representative of its cluster; 0: not a representative."""
+
+    __table_args__ = (Index("embeddings_space", "space_id", "weight"),)
+
+
+class Signature(Base):
+    """What the change test needs of a frame: small grey picture and quantised tile map."""
+
+    __tablename__ = "signatures"
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), primary_key=True)
+    grey: Mapped[bytes]  # PNG, 8 bit, 320 px wide
+    tiles: Mapped[bytes | None]  # int8, shape tile_shape, direction only
+    tile_shape: Mapped[list[Any] | None]
+
+
+class Calibration(Base):
+    """Normalised leave-one-out distances of a clustering: what "as far as usual" means."""
+
+    __tablename__ = "calibrations"
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True)
+    scores: Mapped[bytes]  # float32, ascending, distance / distance_scale of the cluster
+    quantile: Mapped[float]
+    run_id: Mapped[int | None]
+
+
+class Checkpoint(Base):
+    """The state of a camera's dedup judge before the first frame of an hour of capture order."""
+
+    __tablename__ = "dedup_checkpoints"
+    camera_id: Mapped[int] = mapped_column(ForeignKey("cameras.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    order_key: Mapped[str]  # JSON, the order key of the next frame to be judged
+    payload: Mapped[bytes]  # npz
+    created_at: Mapped[float]
+
+
+class Decision(Base):
+    """What a human said; kept for ever, undoable, never asked twice."""
+
+    __tablename__ = "decisions"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]  # rename, accept, dismiss, ...
+    actor: Mapped[str]
+    at: Mapped[float]
+    frame_id: Mapped[int | None]
+    cluster_id: Mapped[int | None]
+    data: Mapped[dict[str, Any] | None]
+    run_id: Mapped[int | None]
+    undone_at: Mapped[float | None]
+
+
+class Event(Base):
+    """Something that happened to a camera, a cluster or a frame."""
+
+    __tablename__ = "events"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    kind: Mapped[str]
+    camera_id: Mapped[int | None]
+    frame_id: Mapped[int | None]
+    cluster_id: Mapped[int | None]
+    run_id: Mapped[int | None]
+    data: Mapped[dict[str, Any] | None]
+
+
+class Run(Base):
+    """One recluster, dedup plan, filing or decision, with its id for `runs` and `undo`."""
+
+    __tablename__ = "runs"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]  # recluster, dedup, filing, decision
+    state: Mapped[str] = mapped_column(default="planned")  # planned, applied, partly, undone
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    seconds: Mapped[float | None]
+    digest: Mapped[str | None]  # of the plan's entries: an unchanged plan keeps its run
+    counts: Mapped[dict[str, Any] | None]
+    bytes: Mapped[int] = mapped_column(default=0)
+    parameters: Mapped[dict[str, Any] | None]
+
+
+class PlanEntry(Base):
+    """One frame of a plan: what shall happen to it, why, and what did happen."""
+
+    __tablename__ = "plan_entries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"))
+    keeper_id: Mapped[int | None]
+    action: Mapped[str]  # file
+    target: Mapped[bytes | None]  # below the camera's root
+    sha256: Mapped[bytes | None]
+    size: Mapped[int | None]
+    distance: Mapped[float | None]
+    change_score: Mapped[float | None]
+    reason: Mapped[str]
+    state: Mapped[str] = mapped_column(default="planned")  # planned, applied, skipped, undone
+    outcome: Mapped[str | None]
+
+    __table_args__ = (
+        Index("plan_entries_run", "run_id"),
+        Index("plan_entries_frame", "frame_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class JournalEntry(Base):
+    """One intended file operation, committed before the file is touched."""
+
+    __tablename__ = "journal"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int | None]
+    entry_id: Mapped[int | None]
+    frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"))
+    camera_id: Mapped[int] = mapped_column(ForeignKey("cameras.id"))
+    operation: Mapped[str]  # move, hardlink, copy, remove_link (its undo)
+    source: Mapped[bytes]
+    target: Mapped[bytes]
+    sha256: Mapped[bytes]
+    device: Mapped[int]
+    inode: Mapped[int]
+    size: Mapped[int]
+    mtime_ns: Mapped[int]
+    mode: Mapped[int]
+    state: Mapped[str] = mapped_column(default="intent")  # intent, done, dropped
+    at: Mapped[float]
+    done_at: Mapped[float | None]
+    undoes: Mapped[int | None]  # the journal row that this one takes back
+    note: Mapped[str | None]
+
+    __table_args__ = (
+        Index("journal_open", "state"),
+        Index("journal_run", "run_id"),
+        Index("journal_frame", "frame_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Request(Base):
+    """What the command line asked the daemon for."""
+
+    __tablename__ = "requests"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    arguments: Mapped[dict[str, Any]]
+    actor: Mapped[str]
+    state: Mapped[str] = mapped_column(default="queued")  # queued, running, done
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    progress: Mapped[dict[str, Any] | None]  # {"stage", "done", "total"}
+    exit_code: Mapped[int | None]
+    result: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (Index("requests_state", "state"), {"sqlite_autoincrement": True})
