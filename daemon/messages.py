@@ -210,6 +210,8 @@ class CameraVerdicts:
     ready: bool = True
     """False during warm-up: fewer frames than the noise model needs."""
     checkpoints: Sequence["CheckpointState"] = field(default_factory=tuple)
+    state: bytes = b""
+    """The judge's state after the last frame (npz), to go on from; empty if it was not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,17 +47,20 @@ class Database:
     """The writer and reader engines of one state folder.
 
     Side effects: creates the file and its schema when absent, migrates an older one after
-    copying it to `stillwatch.db.before-<revision>`.
+    copying it to `stillwatch.db.before-<revision>`. `read_only` (for job processes beside the
+    daemon) does none of that.
 
     Raises:
         NewerSchemaError: A newer version wrote the database.
         DamagedDatabaseError: SQLite's quick check fails.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
         self.path = state_dir / DATABASE_NAME
         self._writer = self._make_engine(write=True)
         self._reader = self._make_engine(write=False)
+        if read_only:
+            return
         try:
             self._prepare()
         except BaseException:

@@ -1,25 +1,28 @@
 """The error tree of the whole program; a class is a policy, so no handler looks at text.
 
-    StillwatchError                carries code, summary, hint, path, exit_code
-      ItemError                    this file only: record the outcome, go on
-        UnusableFileError          whole but no picture: the frame becomes `rejected`
-        FileNotReadyError          cannot be read now: the frame stays `pending`, retried for ever
-        VanishedFileError          gone before it was read
-        FilingError                a file operation was refused; the file stays where it is
-          TargetExistsError        the destination is taken
-          ChangedFileError         the file is not the one that was planned for
-      RootOfflineError             the camera folder is absent or another one: conclude nothing
-      UsageError                   wrong flag or argument                          (exit 2)
-        SettingsError              damaged settings file                           (exit 2)
-        FolderError                absent or forbidden folder                      (exit 2)
-      NotFoundError                no such frame, cluster or run                   (exit 1)
-      ConflictError                refused: something later depends on it          (exit 1)
-      NoStateError                 no database yet                                 (exit 10)
-      LockedError                  another process holds the lock                  (exit 11)
-      DiskFullError                too little room to work safely                  (exit 12)
-      NewerSchemaError             the database was written by a newer version     (exit 13)
-      EncoderMismatchError         vectors of another embedding space              (exit 13)
-      DamagedDatabaseError         the database fails its own checks               (exit 1)
+StillwatchError                carries code, summary, hint, path, exit_code
+  ItemError                    this file only: record the outcome, go on
+    UnusableFileError          whole but no picture: the frame becomes `rejected`
+    FileNotReadyError          cannot be read now: the frame stays `pending`, retried for ever
+    VanishedFileError          gone before it was read
+    FilingError                a file operation was refused; the file stays where it is
+      TargetExistsError        the destination is taken
+      ChangedFileError         the file is not the one that was planned for
+  NotDurableError              a disk did not confirm what was written: stop moving files
+  RootOfflineError             the camera folder is absent or another one: conclude nothing
+  UsageError                   wrong flag or argument                          (exit 2)
+    SettingsError              damaged settings file                           (exit 2)
+    FolderError                absent or forbidden folder                      (exit 2)
+  NotFoundError                no such frame, cluster or run                   (exit 1)
+  ConflictError                refused: something later depends on it          (exit 1)
+  NoStateError                 no database yet                                 (exit 10)
+  LockedError                  another process holds the lock                  (exit 11)
+  DiskFullError                too little room to work safely                  (exit 12)
+  NewerSchemaError             the database was written by a newer version     (exit 13)
+  EncoderMismatchError         vectors of another embedding space              (exit 13)
+  DamagedDatabaseError         the database fails its own checks               (exit 1)
+  EncoderError                 a network cannot be read, built or run          (exit 1)
+    EncoderNotPreparedError    its converted form is absent, damaged or another's
 """
 
 
@@ -81,6 +84,12 @@ class ChangedFileError(FilingError):
     """The file on disk is not the one that the plan was made for."""
 
     code = "changed_file"
+
+
+class NotDurableError(StillwatchError):
+    """fsync failed: the disk may or may not hold the change; no further file is touched."""
+
+    code = "not_durable"
 
 
 class RootOfflineError(StillwatchError):
@@ -159,3 +168,15 @@ class DamagedDatabaseError(StillwatchError):
     """The database fails its integrity check; nothing is moved or pruned."""
 
     code = "damaged_database"
+
+
+class EncoderError(StillwatchError):
+    """A network's weights or model file cannot be read, built, converted or run."""
+
+    code = "encoder"
+
+
+class EncoderNotPreparedError(EncoderError):
+    """The converted network is not in the cache, is damaged, or is of other weights."""
+
+    code = "encoder_not_prepared"

@@ -150,6 +150,8 @@ class Frame(Base):
     nearest_frame_id: Mapped[int | None]
     change_score: Mapped[float | None]
     change_tile: Mapped[list[Any] | None]  # [x, y, width, height] as shares of the picture
+    judged: Mapped[bool] = mapped_column(default=False)
+    """Whether the dedup judge has taken the frame in."""
     space_id: Mapped[int | None] = mapped_column(ForeignKey("spaces.id"))
     strikes: Mapped[int] = mapped_column(default=0)
     retry_at: Mapped[float | None]
@@ -211,12 +213,12 @@ class Calibration(Base):
 
 
 class Checkpoint(Base):
-    """The state of a camera's dedup judge before the first frame of an hour of capture order."""
+    """A state of a camera's dedup judge: position -1 is the last, 0, 1, ... go back in time."""
 
     __tablename__ = "dedup_checkpoints"
     camera_id: Mapped[int] = mapped_column(ForeignKey("cameras.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
-    order_key: Mapped[str]  # JSON, the order key of the next frame to be judged
+    frame_id: Mapped[int]  # -1: the last frame taken in; else the next one to be taken in
     payload: Mapped[bytes]  # npz
     created_at: Mapped[float]
 

@@ -1,0 +1,158 @@
+"""The status screen: one page of facts for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cli.output import Column, make_table, printable
+from storage.states import STATES
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_STYLES: Final = {
+    "running": "bold green",
+    "degraded": "bold yellow",
+    "stopped": "bold",
+}
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+def status_screen(
+    facts: Mapping[str, Any],
+    cameras: Sequence[Mapping[str, Any]],
+    pid: int | None,
+    state_dir: Path,
+    now: float,
+) -> list[Any]:
+    """The renderables of the screen.
+
+    Args:
+        facts: The contract's status object.
+        cameras: `storage.overview.camera_summaries`.
+        pid: The daemon's process, 0 if it cannot be told, None without one.
+        state_dir: The state folder.
+        now: Seconds since the epoch, for ages.
+    """
+    return [
+        _headline(facts, pid, state_dir),
+        "",
+        _camera_table(cameras, now) if cameras else "no camera yet",
+        "",
+        _summary(facts, now),
+        *_problems(cameras),
+    ]
+
+
+def _headline(facts: Mapping[str, Any], pid: int | None, state_dir: Path) -> "Text":
+    from rich.text import Text
+
+    state = str(facts["state"])
+    line = Text.assemble(("stillwatch", "bold"), "   ", (state, _STYLES[state]))
+    if pid:
+        line.append(f"   pid {pid}")
+    line.append(f"   {printable(str(state_dir))}", "dim")
+    return line
+
+
+def _camera_table(cameras: Sequence[Mapping[str, Any]], now: float) -> Any:
+    return make_table(
+        (
+            Column("CAMERA", "name"),
+            Column("STATE", "state"),
+            Column("KIND", "kind"),
+            Column("LAST FRAME", lambda camera: age(camera["last_arrival_at"], now)),
+            Column("FRAMES", lambda camera: f"{camera['total']:,}", right=True),
+            Column("PENDING", lambda camera: f"{camera['pending']:,}", right=True),
+            Column("NOVEL", lambda camera: f"{camera['novel']:,}", right=True),
+            Column("DUPLICATES", _duplicate_share, right=True),
+            Column("FOLDER", "root"),
+        ),
+        cameras,
+    )
+
+
+def _duplicate_share(camera: Mapping[str, Any]) -> str:
+    if not camera["total"]:
+        return "-"
+    return f"{camera['duplicates']:,} ({100 * camera['duplicates'] / camera['total']:.0f} %)"
+
+
+def _summary(facts: Mapping[str, Any], now: float) -> Any:
+    frames, sizes, latency = facts["frames"], facts["bytes"], facts["latency_ms"]
+    states = ", ".join(
+        f"{frames[state]:,} {state.replace('_', ' ')}" for state in STATES if frames[state]
+    )
+    lines = {
+        "frames": f"{frames['total']:,}, on disk {frames['on_disk']:,}"
+        + (f" ({states})" if states else ""),
+        "clusters": f"{facts['clusters']:,}; {_last(facts['last_recluster'], 'recluster', now)}",
+        "duplicates": f"{human_bytes(sizes['redundant'])} of {human_bytes(sizes['total'])}"
+        f" redundant, {human_bytes(sizes['freed'])} freed;"
+        f" {_last(facts['last_dedup'], 'dedup', now)}",
+        "encoder": _encoder(facts["encoder"]),
+    }
+    if latency:
+        lines["latency"] = (
+            f"{latency['p50'] / 1000:.2f} s median, {latency['p99'] / 1000:.2f} s p99,"
+            " from the last change of a file to its row"
+        )
+    if facts["ignored"]:
+        lines["ignored"] = f"{facts['ignored']:,} files that are no pictures by their extension"
+    return _labelled(lines, "cyan")
+
+
+def _labelled(lines: Mapping[str, str], style: str) -> Any:
+    """Labels on the left, text beside them, wrapped within its column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for label, text in lines.items():
+        grid.add_row(Text(label, style), Text(printable(text)))
+    return grid
+
+
+def _last(run: Mapping[str, Any] | None, word: str, now: float) -> str:
+    if run is None:
+        return f"no {word} yet"
+    seconds = "" if run["seconds"] is None else f", {run['seconds']:.1f} s"
+    return f"last {word} {age(run['at'], now)} ({run['run']}{seconds})"
+
+
+def _encoder(encoder: Mapping[str, Any]) -> str:
+    progress = encoder["progress"]
+    words = [str(encoder["id"] or "none yet"), str(encoder["state"])]
+    if isinstance(progress, int | float) and progress < 1:
+        words.append(f"{100 * progress:.0f} %")
+    return ", ".join(words)
+
+
+def _problems(cameras: Sequence[Mapping[str, Any]]) -> list[Any]:
+    lines = {
+        f"! {camera['name']}": f"{camera['state']}: {camera['reason']}"
+        for camera in cameras
+        if camera["reason"] and camera["state"] in ("degraded", "offline", "polling")
+    }
+    return ["", _labelled(lines, "yellow")] if lines else []
+
+
+def age(moment: str | None, now: float) -> str:
+    """How long ago an ISO-8601 time was, in words."""
+    if moment is None:
+        return "-"
+    seconds = max(0.0, now - datetime.fromisoformat(moment).timestamp())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes in decimal units, as `12.3 MB`."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

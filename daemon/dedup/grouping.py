@@ -1,0 +1,311 @@
+"""Verdicts over one camera: which frames show nothing that a kept frame does not show.
+
+A frame is removed only against one keeper that stays kept, so there are no chains. Frames come in
+capture order and may be streamed: the judge holds at most the 20 frames of the warm-up and the 6
+live keepers. When unsure (warm-up, gap, another size, no alignment) a frame is kept: an error then
+costs disk, not evidence.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+
+from daemon.dedup.change import (
+    ALIGNED,
+    NoiseLimits,
+    Prepared,
+    ResidualMaps,
+    judge_maps,
+    prepare,
+    residual_maps,
+)
+from daemon.dedup.judge_state import JudgeState, Keeper, Phase
+from daemon.dedup.noise import WARM_UP, NoiseModel
+from daemon.dedup.reasons import changed, distance_between, duration, unchanged
+from daemon.messages import (
+    CameraVerdicts,
+    ChangeResult,
+    CheckpointState,
+    JudgedFrame,
+    Verdict,
+)
+
+_CHECKPOINT_SECONDS = 3600.0
+_CHECKPOINT_FRAMES = 200
+_MOVING_RATE = 0.02
+_MOVING_FROM = 0.75
+_MOVING_UNTIL = 0.4
+"""A camera counts as moving while three of four recent frames show another view than the keeper
+before them, until fewer than 40 % do; long enough (about 70 frames) that traffic is not enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """What the owner may set of the judge; the defaults are those of `[dedup]`."""
+
+    max_change: float = 2.3
+    max_change_pixels: float = 2.5
+    keepers_compared: int = 6
+    max_gap_seconds: float = 3600.0
+
+    def threshold(self, result: ChangeResult) -> float:
+        """The limit for a score, by whether the encoder's tile map took part in it."""
+        return self.max_change_pixels if result.tile_score is None else self.max_change
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    keeper: Keeper
+    maps: ResidualMaps
+    result: ChangeResult
+
+
+class Judge:
+    """Judges the frames of one camera, handed in by `add` in capture order.
+
+    Deterministic: the same frames give the same verdicts, in one call or many, from the start or
+    resumed from `state()`.
+    """
+
+    def __init__(self, settings: JudgeSettings, state: JudgeState | None = None) -> None:
+        self._settings = settings
+        self._state = state or JudgeState()
+
+    @property
+    def moving(self) -> bool:
+        """Whether the camera moves at present; everything is kept then."""
+        return self._state.phase is Phase.MOVING
+
+    @property
+    def ready(self) -> bool:
+        """Whether a noise model exists, that is, whether verdicts are final as they come."""
+        return self._state.phase is not Phase.LEARNING
+
+    def state(self) -> bytes:
+        """The whole state as npz bytes; keepers and waiting frames by their ids."""
+        return self._state.to_bytes()
+
+    def checkpoint_due(self, frame: JudgedFrame) -> bool:
+        """Whether the state should be stored before `frame` is added: each hour of capture time.
+
+        Every 200 frames where only a counter gives the order. Asking marks it as done.
+        """
+        state = self._state
+        if frame.seconds is None:
+            due = state.judged > 0 and state.judged % _CHECKPOINT_FRAMES == 0
+        else:
+            hour = int(frame.seconds // _CHECKPOINT_SECONDS)
+            due = state.hour is not None and hour != state.hour
+            state.hour = hour
+        return due
+
+    def add(self, frame: JudgedFrame) -> list[Verdict]:
+        """Judge one frame; during warm-up the verdicts come with the twentieth.
+
+        Returns:
+            The verdicts that became final, in capture order; empty while the model is learning.
+        """
+        state = self._state
+        state.judged += 1
+        verdicts: list[Verdict] = []
+        if state.size is not None and state.size != _size_of(frame):
+            verdicts = self._flush("the picture size changed before the noise model was ready")
+            state.start_learning()
+            state.size_changed = True
+        state.size = _size_of(frame)
+        if state.phase is Phase.LEARNING:
+            state.waiting.append(frame)
+            return verdicts + (self._end_warm_up() if len(state.waiting) == WARM_UP else [])
+        return [*verdicts, self._judge(frame, prepare(frame))]
+
+    def waiting(self) -> list[Verdict]:
+        """Provisional verdicts of the frames that still wait for the noise model: all kept.
+
+        They come again, final, from a later `add`.
+        """
+        reason = "noise model still learning"
+        return [_kept(frame, reason) for frame in self._state.waiting]
+
+    def _flush(self, reason: str) -> list[Verdict]:
+        verdicts = [_kept(frame, reason) for frame in self._state.waiting]
+        self._state.waiting.clear()
+        return verdicts
+
+    def _end_warm_up(self) -> list[Verdict]:
+        """Build the noise model from the waiting frames, then judge them by it."""
+        state = self._state
+        frames = [(frame, prepare(frame)) for frame in state.waiting]
+        pairs = [residual_maps(later, earlier) for (_, earlier), (_, later) in pairwise(frames)]
+        displaced = [pair.displaced > ALIGNED for pair in pairs if pair.displaced is not None]
+        state.displaced = sum(displaced) / len(displaced) if displaced else 0.0
+        state.noise = NoiseModel.from_pairs(pairs)
+        if state.displaced > _MOVING_FROM:
+            return self._start_moving()
+        if state.noise is None:
+            return self._flush("too few frames could be compared to learn the noise")
+        state.phase = Phase.JUDGING
+        state.cadence.seed([frame.seconds for frame in state.waiting])
+        state.waiting.clear()
+        return [self._judge(frame, prepared) for frame, prepared in frames]
+
+    def _start_moving(self) -> list[Verdict]:
+        state = self._state
+        verdicts = self._flush("the camera moves")
+        state.phase = Phase.MOVING
+        state.noise = None
+        state.keepers = state.keepers[:1]
+        return verdicts
+
+    def _judge(self, frame: JudgedFrame, prepared: Prepared) -> Verdict:
+        state = self._state
+        gap = state.cadence.gap_before(frame.seconds)
+        state.cadence.add(frame.seconds)
+        if state.phase is Phase.MOVING:
+            return self._judge_moving(frame, prepared)
+        compared, chosen = self._compare(frame, prepared)
+        self._watch_alignment(compared)
+        if gap is not None:
+            return self._keep(frame, prepared, f"first after a gap of {duration(gap)}")
+        if chosen is not None:
+            return self._remove(frame, chosen)
+        best = min(compared, key=lambda one: one.result.score, default=None)
+        reason = self._reason_kept(frame, best)
+        if best is not None and state.noise is not None:
+            threshold = self._settings.threshold(best.result)
+            state.noise.learn(best.maps, threshold, quiet=False)
+        verdict = self._keep(frame, prepared, reason, best)
+        if state.displaced > _MOVING_FROM:
+            self._start_moving()
+        return verdict
+
+    def _compare(
+        self, frame: JudgedFrame, prepared: Prepared
+    ) -> tuple[list[_Comparison], _Comparison | None]:
+        """Compare with the live keepers, most recently matched first, up to the first match."""
+        state = self._state
+        limits: NoiseLimits | None = None if state.noise is None else state.noise.limits()
+        gate = state.cadence.gate(self._settings.max_gap_seconds)
+        state.keepers = [keeper for keeper in state.keepers if keeper.serves(frame, gate)]
+        compared: list[_Comparison] = []
+        for keeper in state.keepers:
+            maps = residual_maps(prepared, keeper.prepared)
+            result = judge_maps(maps, limits)
+            compared.append(_Comparison(keeper, maps, result))
+            if result.comparable and result.score <= self._settings.threshold(result):
+                return compared, compared[-1]
+        return compared, None
+
+    def _watch_alignment(self, compared: list[_Comparison]) -> None:
+        """Count how often the view is another one than that of the keeper matched last."""
+        displaced = compared[0].maps.displaced if compared else None
+        if displaced is not None:
+            state = self._state
+            state.displaced += _MOVING_RATE * (float(displaced > ALIGNED) - state.displaced)
+
+    def _judge_moving(self, frame: JudgedFrame, prepared: Prepared) -> Verdict:
+        """Keep the frame; go back to learning once the view has stood still for a while."""
+        state = self._state
+        if state.keepers:
+            displaced = residual_maps(prepared, state.keepers[0].prepared).displaced
+            if displaced is not None:
+                state.displaced += _MOVING_RATE * (float(displaced > ALIGNED) - state.displaced)
+        state.keepers = []
+        verdict = self._keep(frame, prepared, "the camera moves")
+        if state.displaced < _MOVING_UNTIL:
+            state.start_learning()
+        return verdict
+
+    def _remove(self, frame: JudgedFrame, chosen: _Comparison) -> Verdict:
+        state, keeper = self._state, chosen.keeper
+        threshold = self._settings.threshold(chosen.result)
+        if state.noise is not None:
+            state.noise.learn(chosen.maps, threshold, quiet=True)
+        state.keepers.remove(keeper)
+        state.keepers.insert(0, keeper.matched_at(frame))
+        return Verdict(
+            frame_id=frame.frame_id,
+            keeper_id=keeper.frame_id,
+            score=chosen.result.score,
+            reason=unchanged(keeper.frame_id, chosen.result, threshold),
+            distance=distance_between(frame.vector, keeper.vector),
+            tile=chosen.result.tile,
+        )
+
+    def _keep(
+        self,
+        frame: JudgedFrame,
+        prepared: Prepared,
+        reason: str,
+        best: _Comparison | None = None,
+    ) -> Verdict:
+        state = self._state
+        state.keepers.insert(0, Keeper.of(frame, prepared))
+        del state.keepers[self._settings.keepers_compared :]
+        state.size_changed = False
+        if best is None or not isfinite(best.result.score):
+            return _kept(frame, reason)
+        return Verdict(
+            frame_id=frame.frame_id,
+            keeper_id=None,
+            score=best.result.score,
+            reason=reason,
+            distance=distance_between(frame.vector, best.keeper.vector),
+            tile=best.result.tile,
+        )
+
+    def _reason_kept(self, frame: JudgedFrame, best: _Comparison | None) -> str:
+        if best is None:
+            return "another size" if self._state.size_changed else "first of a run"
+        if not best.result.comparable:
+            return best.result.reason
+        threshold = self._settings.threshold(best.result)
+        return changed(best.keeper.frame_id, best.result, threshold)
+
+
+def judge_camera(
+    frames: Iterable[JudgedFrame],
+    *,
+    settings: JudgeSettings,
+    resume: bytes | None = None,
+    known: Mapping[int, JudgedFrame] | None = None,
+) -> CameraVerdicts:
+    """Judge frames of one camera in capture order.
+
+    Args:
+        frames: Frames that were not judged yet, streamed; exact duplicates taken out before.
+        settings: The owner's limits.
+        resume: `CameraVerdicts.state` of the last call, or the payload of a checkpoint before
+            `frames`; None starts anew.
+        known: The frames named by `frames_needed(resume)`. One that is missing no longer serves
+            as a keeper.
+
+    Returns:
+        A verdict for every frame, in capture order, also for frames of earlier calls that waited
+        for the noise model. `ready` False: those of the waiting frames are provisional and come
+        again when the call is resumed.
+    """
+    state = JudgeState() if resume is None else JudgeState.from_bytes(resume, known or {})
+    judge = Judge(settings, state)
+    verdicts: list[Verdict] = []
+    checkpoints: list[CheckpointState] = []
+    for frame in frames:
+        if judge.checkpoint_due(frame):
+            checkpoints.append(CheckpointState(frame_id=frame.frame_id, payload=judge.state()))
+        verdicts += judge.add(frame)
+    verdicts += judge.waiting()
+    return CameraVerdicts(
+        verdicts=verdicts,
+        moving=judge.moving,
+        ready=judge.ready,
+        checkpoints=checkpoints,
+        state=judge.state(),
+    )
+
+
+def _size_of(frame: JudgedFrame) -> tuple[int, int]:
+    return frame.width, frame.height
+
+
+def _kept(frame: JudgedFrame, reason: str) -> Verdict:
+    return Verdict(frame_id=frame.frame_id, keeper_id=None, score=None, reason=reason)

@@ -1,0 +1,135 @@
+"""The state of a camera's judge: what a restart must know to go on exactly as before."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, Self
+
+import numpy as np
+
+from daemon.dedup.change import Prepared, prepare
+from daemon.dedup.noise import NoiseModel
+from daemon.dedup.order import Cadence
+from daemon.messages import FloatArray, JudgedFrame
+
+
+class Phase(IntEnum):
+    """What the judge is doing: collecting the warm-up, judging, or only watching."""
+
+    LEARNING = 0
+    JUDGING = 1
+    MOVING = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keeper:
+    """A kept frame that later ones are compared with.
+
+    `matched`: capture time in seconds of its last match (at first its own); `day`: its own day.
+    """
+
+    frame_id: int
+    prepared: Prepared
+    vector: FloatArray | None
+    matched: float | None
+    day: str | None
+
+    @classmethod
+    def of(cls, frame: JudgedFrame, prepared: Prepared) -> Self:
+        """Make a keeper of a frame that is kept."""
+        return cls(frame.frame_id, prepared, frame.vector, frame.seconds, frame.day)
+
+    def matched_at(self, frame: JudgedFrame) -> "Keeper":
+        """The same keeper after `frame` was found to be its near-duplicate."""
+        return replace(self, matched=frame.seconds)
+
+    def serves(self, frame: JudgedFrame, gate: float) -> bool:
+        """Whether `frame` lies within `gate` seconds of the last match and on the same day."""
+        if self.day != frame.day:
+            return False
+        if self.matched is None or frame.seconds is None:
+            return self.matched is None and frame.seconds is None
+        return frame.seconds - self.matched <= gate
+
+
+@dataclass(slots=True)
+class JudgeState:
+    """Everything the judge knows; changed in place.
+
+    `displaced`: share of recent frames that showed another view. `hour`: of the last frame, for
+    checkpoints. `judged`: frames taken in so far. `keepers`: most recently matched first.
+    """
+
+    phase: Phase = Phase.LEARNING
+    size: tuple[int, int] | None = None
+    size_changed: bool = False
+    waiting: list[JudgedFrame] = field(default_factory=list)
+    keepers: list[Keeper] = field(default_factory=list)
+    noise: NoiseModel | None = None
+    cadence: Cadence = field(default_factory=Cadence)
+    displaced: float = 0.0
+    hour: int | None = None
+    judged: int = 0
+
+    def start_learning(self) -> None:
+        """Begin a new warm-up: another picture size, or a camera that came to rest."""
+        self.phase = Phase.LEARNING
+        self.waiting = []
+        self.keepers = []
+        self.noise = None
+
+    def to_bytes(self) -> bytes:
+        """The state as npz bytes: the same state gives the same bytes. Frames by id only."""
+        arrays: dict[str, Any] = {
+            "numbers": np.array([self.phase, self.judged, self.size_changed], dtype=np.int64),
+            "size": np.array(self.size or (), dtype=np.int64),
+            "hour": np.array([] if self.hour is None else [self.hour], dtype=np.int64),
+            "displaced": np.array([self.displaced]),
+            "waiting": np.array([frame.frame_id for frame in self.waiting], dtype=np.int64),
+            "keepers": np.array([keeper.frame_id for keeper in self.keepers], dtype=np.int64),
+            "matched": np.array(
+                [np.nan if keeper.matched is None else keeper.matched for keeper in self.keepers]
+            ),
+            **self.cadence.arrays(),
+            **({} if self.noise is None else self.noise.arrays()),
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, known: Mapping[int, JudgedFrame]) -> Self:
+        """Read `to_bytes` back; frames that `known` lacks are left out."""
+        with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+            arrays = dict(stored)
+        phase, judged, size_changed = (int(number) for number in arrays["numbers"])
+        size = tuple(int(side) for side in arrays["size"])
+        keepers = [
+            replace(
+                Keeper.of(known[frame_id], prepare(known[frame_id])),
+                matched=None if np.isnan(matched) else float(matched),
+            )
+            for frame_id, matched in zip(
+                arrays["keepers"].tolist(), arrays["matched"].tolist(), strict=True
+            )
+            if frame_id in known
+        ]
+        return cls(
+            phase=Phase(phase),
+            size=(size[0], size[1]) if len(size) == 2 else None,
+            size_changed=bool(size_changed),
+            waiting=[known[i] for i in arrays["waiting"].tolist() if i in known],
+            keepers=keepers,
+            noise=NoiseModel.from_arrays(arrays) if "pixel_level" in arrays else None,
+            cadence=Cadence.from_arrays(arrays["intervals"].tolist(), arrays["times"].tolist()),
+            displaced=float(arrays["displaced"][0]),
+            hour=int(arrays["hour"][0]) if arrays["hour"].size else None,
+            judged=judged,
+        )
+
+
+def frames_needed(payload: bytes) -> tuple[int, ...]:
+    """Ids of the frames whose signatures `judge_camera` needs to resume from `payload`."""
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        return (*stored["waiting"].tolist(), *stored["keepers"].tolist())

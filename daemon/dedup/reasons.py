@@ -1,0 +1,44 @@
+"""Verdicts in plain words: what the owner reads when asking why."""
+
+from math import isfinite
+
+import numpy as np
+
+from daemon.messages import ChangeResult, FloatArray
+
+
+def unchanged(keeper_id: int, result: ChangeResult, threshold: float) -> str:
+    """Why a frame is redundant: "no visible change from f12: score 0.81 of 2.30, ..."."""
+    return f"no visible change from f{keeper_id}: {_measure(result, threshold)}"
+
+
+def changed(keeper_id: int, result: ChangeResult, threshold: float) -> str:
+    """Why a frame is kept: "changed: score 7.20 of 2.30 against f12, strongest at ..."."""
+    return f"changed since f{keeper_id}: {_measure(result, threshold)}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest fitting unit: "45 s", "12 min", "3.5 h", "2.0 days"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def distance_between(a: FloatArray | None, b: FloatArray | None) -> float | None:
+    """Cosine distance of two unit vectors (dim,), 0 to 2; None if one is missing."""
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    return float(np.clip(1.0 - np.dot(a.astype(np.float32), b.astype(np.float32)), 0.0, 2.0))
+
+
+def _measure(result: ChangeResult, threshold: float) -> str:
+    score = f"score {result.score:.2f} of {threshold:.2f}"
+    if result.tile is None or not isfinite(result.score) or result.score == 0:
+        return score
+    x, y, width, height = result.tile
+    across, down = 100 * (x + width / 2), 100 * (y + height / 2)
+    return f"{score}, strongest at x {across:.0f} %, y {down:.0f} %"

@@ -1,0 +1,274 @@
+"""Apply a plan: every entry is checked again, journalled, moved, noted; a failed one is skipped."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlalchemy import RowMapping
+
+from daemon.filing.plan import cluster_labels, filed_in, filed_place, target_folder, target_path
+from storage import runs
+from storage.engine import Database
+from storage.errors import (
+    ChangedFileError,
+    ConflictError,
+    FilingError,
+    RootOfflineError,
+)
+from storage.file_facts import FileFacts, examine, exists, stat_facts
+from storage.file_moves import remove_empty_folders
+from storage.filing_rows import FilingFrame, cluster_names, frame_to_file, path_recorded
+from storage.journal import Intent, Operation, perform, recover
+from storage.names import FRAME, RUN, format_id, printable_path
+from storage.root_guard import GuardedRoot, ensure_marker, is_own_path, load_roots
+
+Mode = Literal["move", "hardlink", "copy", "none"]
+Clock = Callable[[], float]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """One file operation that was done; paths below the camera's root."""
+
+    frame_id: int
+    source: bytes
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """One entry that was not done, and why in words."""
+
+    frame_id: int
+    path: bytes | None
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ApplyResult:
+    """What applying a run did; `applied` counts also what was in its place already."""
+
+    run_id: int
+    state: str = "planned"
+    applied: int = 0
+    bytes: int = 0
+    moved: list[Moved] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def partly(self) -> bool:
+        """Whether an entry was skipped (exit code 3)."""
+        return bool(self.skipped)
+
+
+def apply_entries(
+    db: Database,
+    run_id: int,
+    *,
+    mode: Mode,
+    clock: Clock,
+    progress: Progress = lambda _done, _total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ApplyResult:
+    """Carry out the entries of a dedup or filing run that are not applied yet.
+
+    Args:
+        db: The database; the caller is its one writer.
+        run_id: The run.
+        mode: What to do with files that are not filed yet; filed ones always move.
+        clock: Wall-clock seconds.
+        progress: Called with (entries done, entries in all).
+        should_stop: Asked before each entry; what is left stays planned.
+
+    Raises:
+        NotFoundError: No such run.
+        ConflictError: The run moves no files, was discarded, or filing is switched off.
+        NotDurableError: The disk failed to confirm; the run stops, `recover` settles it later.
+    """
+    with db.read() as connection:
+        roots = load_roots(connection)
+        _require_applicable(runs.get_run(connection, run_id), mode)
+    recover(db, roots, clock())
+    with db.read() as connection:
+        entries = runs.entries_of(connection, run_id, "planned", "skipped", "undone")
+        labels = cluster_labels(cluster_names(connection))
+    with db.write() as connection:
+        runs.start_run(connection, run_id, clock())
+    result = ApplyResult(run_id=run_id)
+    applier = _Applier(db, run_id, mode, clock, roots, labels)
+    try:
+        for number, entry in enumerate(entries):
+            if should_stop():
+                break
+            _apply_one(db, applier, entry, result)
+            progress(number + 1, len(entries))
+    finally:
+        with db.write() as connection:
+            result.state = runs.finish_run(connection, run_id, clock())
+    return result
+
+
+def _require_applicable(run: RowMapping, mode: Mode) -> None:
+    name = format_id(RUN, run["id"])
+    if run["kind"] not in ("dedup", "filing") or run["digest"] is None:
+        raise ConflictError(f"The run {name} moves no files.", hint="See `stillwatch runs`.")
+    if mode == "none":
+        raise ConflictError(
+            "Filing is switched off (filing.mode = none).", hint="Set filing.mode to move."
+        )
+
+
+def _apply_one(db: Database, applier: "_Applier", entry: RowMapping, result: ApplyResult) -> None:
+    try:
+        moved = applier.apply(entry)
+    except (FilingError, RootOfflineError) as exc:
+        with db.write() as connection:
+            # What an undo took back stays so until it is really applied again.
+            state = "undone" if entry["state"] == "undone" else "skipped"
+            runs.mark_entry(connection, entry["id"], state, exc.summary)
+        skipped = Skipped(frame_id=entry["frame_id"], path=entry["target"], reason=exc.summary)
+        result.skipped.append(skipped)
+        return
+    result.applied += 1
+    if moved is not None:
+        result.moved.append(moved)
+        result.bytes += entry["size"] or 0
+
+
+class _Applier:
+    """The checks and the operation of one entry after the other of one run."""
+
+    def __init__(
+        self,
+        db: Database,
+        run_id: int,
+        mode: Mode,
+        clock: Clock,
+        roots: Mapping[int, GuardedRoot],
+        labels: Mapping[int, bytes],
+    ) -> None:
+        self._db = db
+        self._run_id = run_id
+        self._mode = mode
+        self._clock = clock
+        self._roots = dict(roots)
+        self._labels = labels
+        self._marked: set[int] = set()
+        self._keepers: dict[int, FileFacts] = {}
+
+    def apply(self, entry: RowMapping) -> Moved | None:
+        """Do one entry; None when the frame is in its place already.
+
+        Raises:
+            FilingError, RootOfflineError: Not done, with the reason.
+        """
+        with self._db.read() as connection:
+            frame = frame_to_file(connection, entry["frame_id"])
+        sha256 = _require_unchanged(frame, entry)
+        root = self._root(frame.camera_id)
+        folder = entry["target"].rpartition(b"/")[0] if entry["target"] else None
+        folder = folder or target_folder(frame, self._labels)
+        if folder is None:
+            raise FilingError("The frame has no folder to go to.", path=printable_path(frame.path))
+        if filed_in(frame) == folder:
+            with self._db.write() as connection:
+                runs.mark_entry(connection, entry["id"], "applied", "was in its place already")
+            return None
+        if entry["keeper_id"] is not None:
+            self._require_keeper(root, entry["keeper_id"], frame, sha256)
+        target = entry["target"] or self._choose_target(root, frame, folder)
+        return self._perform(root, frame, entry, target, sha256)
+
+    def _root(self, camera_id: int) -> GuardedRoot:
+        root = self._roots[camera_id]
+        if not root.writable:
+            raise FilingError("The camera's folder cannot be written; nothing is filed there.")
+        if camera_id not in self._marked:
+            try:
+                root = self._roots[camera_id] = ensure_marker(self._db, root)
+            except OSError as exc:
+                raise FilingError(f"The folder cannot be written: {exc.strerror}.") from exc
+            self._marked.add(camera_id)
+        return root
+
+    def _choose_target(self, root: GuardedRoot, frame: FilingFrame, folder: bytes) -> bytes:
+        with root.opened() as fd, self._db.read() as connection:
+            return target_path(
+                frame,
+                folder,
+                lambda camera, path: path_recorded(connection, camera, path) or exists(fd, path),
+            )
+
+    def _require_keeper(
+        self, root: GuardedRoot, keeper_id: int, frame: FilingFrame, sha256: bytes
+    ) -> None:
+        """The keeper must be on disk with its recorded bytes, and be another file."""
+        with self._db.read() as connection:
+            keeper = frame_to_file(connection, keeper_id)
+        name = format_id(FRAME, keeper_id)
+        if keeper.camera_id != frame.camera_id or keeper.state in ("missing", "trashed", "pruned"):
+            raise ChangedFileError(f"The keeper {name} is not on disk; its duplicate stays.")
+        with root.opened() as fd:
+            own = stat_facts(fd, frame.path, sha256)
+            try:
+                facts = self._keeper_facts(fd, keeper)
+            except OSError as exc:
+                raise FilingError(f"The keeper {name} cannot be read: {exc.strerror}.") from exc
+        if facts is None or facts.sha256 != keeper.sha256:
+            raise ChangedFileError(f"The keeper {name} is gone or was changed.")
+        if own is not None and own.same_inode(facts):
+            raise FilingError(f"The frame and its keeper {name} are one file; it stays.")
+
+    def _keeper_facts(self, fd: int, keeper: FilingFrame) -> FileFacts | None:
+        """Hash a keeper once a run; again only when its stat changed (a move changes ctime)."""
+        known = self._keepers.get(keeper.id)
+        if known is not None and known == stat_facts(fd, keeper.path, known.sha256):
+            return known
+        facts = examine(fd, keeper.path)
+        if facts is not None:
+            self._keepers[keeper.id] = facts
+        return facts
+
+    def _perform(
+        self,
+        root: GuardedRoot,
+        frame: FilingFrame,
+        entry: RowMapping,
+        target: bytes,
+        sha256: bytes,
+    ) -> Moved:
+        source = filed_place(frame) or frame.path
+        intent = Intent(
+            frame_id=frame.id,
+            operation=self._operation(frame),
+            source=source,
+            target=target,
+            sha256=sha256,
+            run_id=self._run_id,
+            entry_id=entry["id"],
+        )
+        perform(self._db, root, intent, self._clock())
+        if is_own_path(source):
+            with root.opened() as fd:
+                remove_empty_folders(fd, source)
+        return Moved(frame_id=frame.id, source=source, target=target)
+
+    def _operation(self, frame: FilingFrame) -> Operation:
+        if is_own_path(frame.path):
+            return "move"
+        if frame.link is not None:
+            return "move_link"
+        return "move" if self._mode == "move" else "copy" if self._mode == "copy" else "hardlink"
+
+
+def _require_unchanged(frame: FilingFrame, entry: RowMapping) -> bytes:
+    """The frame's hash, if the row is still what the plan was made for."""
+    path = printable_path(frame.path)
+    if frame.state in ("missing", "trashed", "pruned", "pending", "rejected"):
+        raise ChangedFileError(f"The frame is {frame.state} now.", path=path)
+    if frame.sha256 is None or entry["sha256"] not in (None, frame.sha256):
+        raise ChangedFileError("The file has other bytes now.", path=path)
+    if entry["keeper_id"] is not None and frame.duplicate_of != entry["keeper_id"]:
+        raise ChangedFileError("The verdict has changed since the plan.", path=path)
+    return frame.sha256

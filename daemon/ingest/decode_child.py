@@ -1,0 +1,126 @@
+"""The decoding process: `python -m daemon.ingest.decode_child FD LIMITS`.
+
+It receives open files over a UNIX socket (never paths), hashes and decodes them, and hands the
+small pictures back. It is spawned, disposable and limited (memory, no core files, no new files);
+a picture that crashes or hangs it costs this process and nothing else.
+
+Protocol: request = 4-byte length, JSON, with the file descriptor as ancillary data; response =
+two 4-byte lengths, JSON, payload (pixels of the encoder's input, then the grey PNG).
+"""
+
+import hashlib
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.ingest.picture import UnusablePictureError, decode
+from daemon.dedup.signature import make_grey, pack_grey
+
+READ_LIMIT_BYTES = 512 * 1024 * 1024
+
+
+def limit_process(memory_mb: int) -> None:
+    """Bound what this process can do: address space, core files, written files, lifetime."""
+    limit = memory_mb * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    cv2.setNumThreads(1)
+
+
+def squeeze(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The whole picture at the encoder's size: area when shrinking, never cropped."""
+    shrinking = picture.shape[0] >= height and picture.shape[1] >= width
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, (width, height), interpolation=method)
+    return np.ascontiguousarray(resized, dtype=np.uint8)
+
+
+def read_and_hash(fd: int) -> tuple[bytes, bytes | None]:
+    """The SHA-256 of the file and its bytes; None for a file too large to be a picture."""
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size > READ_LIMIT_BYTES:
+            return hashlib.file_digest(file, "sha256").digest(), None
+        data = file.read()
+        while more := file.read():
+            data += more
+    return hashlib.sha256(data).digest(), data
+
+
+def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Hash and decode one open file; a refusal is an answer, not an error."""
+    try:
+        digest, data = read_and_hash(fd)
+    except OSError as exc:
+        return {"unreadable": f"cannot be read now: {os.strerror(exc.errno or 0)}"}, b""
+    answer: dict[str, Any] = {"sha256": digest.hex()}
+    try:
+        if data is None:
+            raise UnusablePictureError("larger than 512 MiB")
+        height, width = request["input_size"]
+        picture = decode(data, wanted=(max(height, 320), max(width, 320)), limit=request["pixels"])
+    except UnusablePictureError as exc:
+        return answer | {"refused": str(exc)}, b""
+    except MemoryError:
+        return answer | {"refused": "decoding it needs more memory than allowed"}, b""
+    pixels = squeeze(picture.rgb, height, width)
+    grey = pack_grey(make_grey(picture.rgb))
+    answer |= {
+        "format": picture.format,
+        "width": picture.width,
+        "height": picture.height,
+        "exif_time": picture.exif_time,
+        "pixels": pixels.nbytes,
+    }
+    return answer, pixels.tobytes() + grey
+
+
+def receive(connection: socket.socket, count: int) -> bytes | None:
+    """Exactly `count` bytes, or None at the end of the stream."""
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(count - len(parts))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the daemon closes the socket."""
+    while True:
+        head, fds, _flags, _address = socket.recv_fds(connection, 4, 1)
+        if not head:
+            return
+        if len(head) < 4:
+            rest = receive(connection, 4 - len(head))
+            if rest is None:
+                return
+            head += rest
+        body = receive(connection, struct.unpack("!I", head)[0])
+        if body is None or not fds:
+            return
+        answer, payload = examine(fds[0], json.loads(body))
+        text = json.dumps(answer).encode()
+        connection.sendall(struct.pack("!II", len(text), len(payload)) + text)
+        connection.sendall(payload)
+
+
+def main() -> None:
+    """Entry point of the process."""
+    fd, memory_mb = int(sys.argv[1]), int(sys.argv[2])
+    limit_process(memory_mb)
+    with socket.socket(fileno=fd) as connection:
+        serve(connection)
+
+
+if __name__ == "__main__":
+    main()

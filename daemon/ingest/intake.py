@@ -1,0 +1,341 @@
+"""The first half of the pipeline: hints and scans in, settled files to the decoder.
+
+One thread serves all cameras. It never blocks on a full queue for long: what the watcher says
+meanwhile is kept as a set of paths, and past `HINT_LIMIT` paths as "scan everything", so memory
+is bounded and nothing is lost.
+"""
+
+import errno
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from daemon.ingest.candidates import classify, is_watched_folder
+from daemon.ingest.scanner import FolderMemory, Scanner, ScanStep
+from daemon.ingest.settling import Settled, Settler, stat_key
+from daemon.messages import Candidate, RefusedFile, SettledFile, StatKey
+from daemon.settings import IngestSettings
+from storage import cameras, frames
+from storage.engine import Database
+from storage.errors import RootOfflineError
+from storage.frames import KnownFile
+from storage.root_guard import check_root, load_root
+
+log = logging.getLogger(__name__)
+
+HINT_LIMIT: Final = 50_000
+TRACKED_LIMIT: Final = 5_000
+"""Candidates that settle at once; a scan waits while there are more."""
+TICK_SECONDS: Final = 0.05
+
+
+class Downstream(Protocol):
+    """Where settled files go."""
+
+    def try_put(self, file: SettledFile) -> bool:
+        """Take a file; False when the queue is full."""
+        ...
+
+
+@dataclass(slots=True)
+class WatchedCamera:
+    """One camera as the intake sees it; `hints` is filled by the watcher's threads."""
+
+    id: int
+    root: bytes
+    memory: FolderMemory = field(default_factory=FolderMemory)
+    hinted: set[bytes] = field(default_factory=set)
+    folders: set[bytes] = field(default_factory=set)
+    scan_wanted: str | None = None
+    offline: bool = False
+
+
+class Intake:
+    """Feeds the decoder; `start` runs it in its own thread.
+
+    Args:
+        db: The database.
+        settings: Ingest settings.
+        watched: The cameras of this run.
+        downstream: The decoder pool.
+        refuse: Records a refusal that needs no decoding (empty, unreadable).
+        monotonic: Clock of the waits.
+        wall: Wall clock.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        settings: IngestSettings,
+        watched: Sequence[WatchedCamera],
+        downstream: Downstream,
+        refuse: Callable[[RefusedFile], None],
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._cameras = {camera.id: camera for camera in watched}
+        self._downstream = downstream
+        self._refuse = refuse
+        self._monotonic = monotonic
+        self._wall = wall
+        self._ignored = frozenset(os.fsencode(name.lower()) for name in settings.ignore)
+        self._settler = Settler(settings.settle_seconds, self._look, monotonic, wall)
+        self._ready: deque[SettledFile] = deque()
+        self._scans: deque[tuple[WatchedCamera, Iterator[None]]] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake")
+        self.failed: BaseException | None = None
+        self.ticked_at = monotonic()
+        self.unexamined = 0
+        """Files that could not be examined since the start (EACCES, EIO)."""
+
+    # --- called from other threads
+
+    def hint(self, camera_id: int, path: bytes) -> None:
+        """The watcher saw something happen to this file."""
+        camera = self._cameras[camera_id]
+        with self._lock:
+            if len(camera.hinted) < HINT_LIMIT:
+                camera.hinted.add(path)
+            else:
+                camera.scan_wanted = "more events than can be kept"
+        self._wake.set()
+
+    def hint_folder(self, camera_id: int, path: bytes) -> None:
+        """The watcher saw a folder appear, move or vanish."""
+        with self._lock:
+            self._cameras[camera_id].folders.add(path)
+        self._wake.set()
+
+    def request_scan(self, camera_id: int, reason: str) -> None:
+        """Compare the whole folder with the database soon."""
+        with self._lock:
+            self._cameras[camera_id].scan_wanted = reason
+        self._wake.set()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what was not settled is found again by the next start's scan."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def unfinished(self) -> int:
+        """Files and scans in hand, but for files that never rest."""
+        with self._lock:
+            wanted = sum(
+                len(c.hinted) + len(c.folders) + (c.scan_wanted is not None)
+                for c in self._cameras.values()
+            )
+        restless = self._settler.restless(self._settings.max_settle_seconds)
+        return wanted + len(self._scans) + len(self._ready) + len(self._settler) - restless
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = self._tick()
+            except Exception as exc:  # the one broad handler of this loop
+                log.exception("the intake failed")
+                self.failed = exc
+                return
+            self.ticked_at = self._monotonic()
+            if not busy:
+                due = self._settler.next_due()
+                idle = TICK_SECONDS if due is not None or self._ready else 1.0
+                self._wake.wait(idle)
+                self._wake.clear()
+
+    def _tick(self) -> bool:
+        """One round; True when there is more to do at once."""
+        if len(self._settler) + len(self._ready) <= TRACKED_LIMIT:
+            for camera in self._cameras.values():
+                self._take_hints(camera)
+        progressed = self._advance_scan()
+        for decided in self._settler.take_due():
+            self._take_decided(decided)
+        while self._ready and self._downstream.try_put(self._ready[0]):
+            self._ready.popleft()
+            progressed = True
+        return progressed
+
+    def _take_hints(self, camera: WatchedCamera) -> None:
+        with self._lock:
+            paths, camera.hinted = camera.hinted, set()
+            folders, camera.folders = camera.folders, set()
+            reason, camera.scan_wanted = camera.scan_wanted, None
+        if reason is not None:
+            self._scans.append((camera, self._scan(camera, b"", reason)))
+        for folder in folders:
+            if is_watched_folder(folder):
+                self._scans.append((camera, self._scan(camera, folder, "folder changed")))
+        wanted = [path for path in paths if classify(path, self._ignored) == "candidate"]
+        if wanted and not camera.offline:
+            self._take_paths(camera, wanted)
+
+    def _take_paths(self, camera: WatchedCamera, paths: Sequence[bytes]) -> None:
+        """Compare single paths with their rows, as a scan would."""
+        with self._db.read() as connection:
+            known = {row.path: row for row in frames.known_at(connection, camera.id, paths)}
+        step = ScanStep(new=[], changed=[], gone=[])
+        for path in paths:
+            candidate = Candidate(camera_id=camera.id, path=path)
+            row = known.get(path)
+            try:
+                status = self._look(candidate)
+            except FileNotFoundError:
+                if row is not None:
+                    step.gone.append(row)
+                continue
+            except OSError:
+                status = None
+            if row is None:
+                if status is None or os.path.isfile(os.path.join(camera.root, path)):
+                    step.new.append(path)
+            elif status is None or not _same(row, stat_key(status)) or row.stage == "pending":
+                step.changed.append(row)
+        self._take_step(camera, step)
+
+    def _advance_scan(self) -> bool:
+        if not self._scans or len(self._settler) + len(self._ready) > TRACKED_LIMIT:
+            return False
+        camera, scan = self._scans[0]
+        try:
+            next(scan)
+        except StopIteration:
+            self._scans.popleft()
+        except OSError as exc:
+            self._scans.popleft()
+            log.warning("scan of camera %d failed: %s", camera.id, exc.strerror)
+        return True
+
+    def _scan(self, camera: WatchedCamera, below: bytes, reason: str) -> Iterator[None]:
+        """A scan as a generator: one step at a time between other work."""
+        if not self._root_present(camera):
+            return
+        whole = below == b""
+        scanner = Scanner(
+            camera.root,
+            _Rows(self._db, camera.id),
+            self._ignored,
+            camera.memory,
+            full=reason != "rescan",
+        )
+        if whole:
+            self._offer_pending(camera, None if reason == "start" else self._wall())
+        for step in scanner.steps(below):
+            self._take_step(camera, step)
+            yield
+        self.unexamined += len(scanner.unreadable)
+        if whole:
+            for step in scanner.own_folder_steps():
+                self._take_step(camera, step)
+                yield
+            with self._db.write() as connection:
+                cameras.set_scan_result(
+                    connection, camera.id, at=self._wall(), ignored=scanner.ignored_count
+                )
+
+    def _offer_pending(self, camera: WatchedCamera, due_at: float | None) -> None:
+        """Try again what could not be read before; None: everything that is undecided."""
+        with self._db.read() as connection:
+            paths = frames.pending_paths(connection, camera.id, due_at)
+        for path in paths:
+            self._settler.offer(Candidate(camera_id=camera.id, path=path))
+
+    def _root_present(self, camera: WatchedCamera) -> bool:
+        """Check the root guard; an absent root changes the camera's state and no row."""
+        with self._db.read() as connection:
+            guarded = load_root(connection, camera.id)
+        try:
+            check_root(guarded)
+        except RootOfflineError as exc:
+            if not camera.offline:
+                log.warning("camera %d is offline: %s", camera.id, exc.summary)
+            camera.offline = True
+            return False
+        camera.offline = False
+        return True
+
+    def _take_step(self, camera: WatchedCamera, step: ScanStep) -> None:
+        gone = [row.id for row in step.gone if not self._is_there(camera, row.path)]
+        if gone and not self._root_present(camera):
+            return
+        rejected = [row.id for row in step.changed if row.stage == "rejected"]
+        if step.new or gone or rejected:
+            with self._db.write() as connection:
+                frames.insert_pending(connection, camera.id, step.new, self._wall())
+                if gone:
+                    frames.mark_missing(connection, gone)
+                if rejected:
+                    frames.reopen(connection, rejected)
+        for path in (*step.new, *(row.path for row in step.changed)):
+            self._settler.offer(Candidate(camera_id=camera.id, path=path))
+
+    def _is_there(self, camera: WatchedCamera, path: bytes) -> bool:
+        try:
+            os.lstat(os.path.join(camera.root, path))
+        except OSError as exc:
+            return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
+        return True
+
+    def _look(self, candidate: Candidate) -> os.stat_result:
+        return os.lstat(os.path.join(self._cameras[candidate.camera_id].root, candidate.path))
+
+    def _take_decided(self, decided: Settled) -> None:
+        candidate = decided.candidate
+        if decided.outcome == "settled" and decided.file is not None:
+            self._ready.append(decided.file)
+            return
+        file = decided.file or SettledFile(
+            camera_id=candidate.camera_id,
+            path=candidate.path,
+            stat=StatKey(device=0, inode=0, size=0, mtime_ns=0, ctime_ns=0),
+            changed_at=self._wall(),
+        )
+        if decided.outcome in ("gone", "no_file"):
+            self._refuse(RefusedFile(file=file, reason="vanished", final=False))
+        elif decided.outcome == "empty":
+            self._refuse(RefusedFile(file=file, reason="empty: waits for content", final=False))
+        else:
+            self.unexamined += 1
+            reason = f"cannot be examined now: {os.strerror(decided.error)}"
+            self._refuse(RefusedFile(file=file, reason=reason, final=False))
+
+
+class _Rows:
+    """The scanner's view of the database; one short read transaction a question."""
+
+    def __init__(self, db: Database, camera_id: int) -> None:
+        self._db = db
+        self._camera_id = camera_id
+
+    def directly(self, folder: bytes, low: bytes, high: bytes | None) -> list[KnownFile]:
+        with self._db.read() as connection:
+            return frames.known_directly(connection, self._camera_id, folder, low, high)
+
+    def folders(self, folder: bytes) -> list[bytes]:
+        with self._db.read() as connection:
+            return frames.known_folders(connection, self._camera_id, folder)
+
+    def between(self, low: bytes, high: bytes, limit: int) -> list[KnownFile]:
+        with self._db.read() as connection:
+            return frames.known_between(connection, self._camera_id, low, high, limit)
+
+
+def _same(row: KnownFile, key: StatKey) -> bool:
+    facts = (key.inode, key.size, key.mtime_ns, key.ctime_ns)
+    return facts == (row.inode, row.size, row.mtime_ns, row.ctime_ns)

@@ -1,0 +1,182 @@
+"""What can be asked for, by kind: the same code in the daemon and without one.
+
+Kinds, arguments and results stand in docs/architecture.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon.filing.apply import ApplyResult, Moved, Skipped, apply_entries
+from daemon.filing.undo import undo_run
+from daemon.jobs import decisions
+from daemon.jobs.child import Progress
+from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.recluster import recluster
+from daemon.jobs.workshop import Workshop
+from storage import runs
+from storage.errors import ConflictError, NotFoundError, StillwatchError, UsageError
+from storage.names import FRAME, RUN, format_id, path_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job came to: the JSON for the CLI and its exit code."""
+
+    result: dict[str, Any]
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as its handler sees it."""
+
+    workshop: Workshop
+    arguments: Mapping[str, Any]
+    progress: Progress
+    actor: str
+
+
+def _recluster(call: Call) -> Outcome:
+    return Outcome(recluster(call.workshop, call.progress))
+
+
+def _dedup_plan(call: Call) -> Outcome:
+    return Outcome(plan_dedup(call.workshop, call.progress, at_once=True))
+
+
+def _dedup_apply(call: Call) -> Outcome:
+    run_id = call.arguments.get("run")
+    with call.workshop.db.read() as connection:
+        row = (
+            runs.newest_run(connection, "dedup")
+            if run_id is None
+            else runs.get_run(connection, int(run_id))
+        )
+    if row is None or row["kind"] != "dedup":
+        raise NotFoundError(
+            "There is no dedup plan." if row is None else f"{format_id(RUN, run_id)} is no plan.",
+            hint="`stillwatch dedup plan --new` makes one.",
+        )
+    if call.workshop.settings.filing.mode == "none":
+        raise ConflictError("filing.mode is none: nothing may be moved.", hint="Change it first.")
+    return apply_run(call.workshop, int(row["id"]), call.progress)
+
+
+def apply_run(workshop: Workshop, run_id: int, progress: Progress) -> Outcome:
+    """Apply a stored plan; exit code 3 when an entry had to be skipped."""
+    with workshop.files:
+        done = apply_entries(
+            workshop.db,
+            run_id,
+            mode=workshop.settings.filing.mode,
+            clock=workshop.wall,
+            progress=lambda done, total: progress("moving files", done, total),
+        )
+    return Outcome(_applied(done), 3 if done.partly else 0)
+
+
+def _applied(done: ApplyResult) -> dict[str, Any]:
+    return {
+        "run": format_id(RUN, done.run_id),
+        "applied": done.applied,
+        "skipped": len(done.skipped),
+        "bytes": done.bytes,
+        "entries": [_skipped(entry) for entry in done.skipped],
+    }
+
+
+def _skipped(entry: Skipped) -> dict[str, Any]:
+    where = {} if entry.path is None else path_fields(entry.path)
+    return {"frame": format_id(FRAME, entry.frame_id)} | where | {"reason": entry.reason}
+
+
+def _beside(moved: Moved) -> dict[str, Any]:
+    reason = "its old name is taken: restored beside it"
+    return {"frame": format_id(FRAME, moved.frame_id)} | path_fields(moved.target) | {
+        "reason": reason
+    }
+
+
+def _dedup_discard(call: Call) -> Outcome:
+    return Outcome(
+        decisions.discard_plan(call.workshop, int(call.arguments["run"]), call.actor)
+    )
+
+
+def _undo(call: Call) -> Outcome:
+    run_id = int(call.arguments["run"])
+    with call.workshop.db.read() as connection:
+        row = runs.get_run(connection, run_id)
+    if row["kind"] == "decision":
+        return Outcome(decisions.undo_decisions(call.workshop, run_id))
+    if row["kind"] == "recluster":
+        raise ConflictError(
+            f"{format_id(RUN, run_id)} is a recluster; it moved no file.",
+            hint="Undo the filing run that followed it, or recluster with other settings.",
+        )
+    with call.workshop.files:
+        done = undo_run(
+            call.workshop.db,
+            run_id,
+            clock=call.workshop.wall,
+            progress=lambda count, total: call.progress("restoring files", count, total),
+        )
+    result = {
+        "run": format_id(RUN, run_id),
+        "restored": len(done.restored) + len(done.beside),
+        "skipped": len(done.skipped),
+        "entries": [
+            *(_beside(moved) for moved in done.beside),
+            *(_skipped(entry) for entry in done.skipped),
+        ],
+    }
+    return Outcome(result, 3 if done.partly else 0)
+
+
+def _novel(decide: Callable[..., dict[str, Any]]) -> Callable[[Call], Outcome]:
+    def handle(call: Call) -> Outcome:
+        ids = [int(number) for number in call.arguments["frames"]]
+        if not ids:
+            raise UsageError("Name at least one frame.")
+        return Outcome(decide(call.workshop, ids, call.actor))
+
+    return handle
+
+
+def _rename(call: Call) -> Outcome:
+    return Outcome(
+        decisions.rename_cluster(
+            call.workshop,
+            int(call.arguments["cluster"]),
+            call.arguments.get("name"),
+            call.actor,
+        )
+    )
+
+
+HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
+    "recluster": _recluster,
+    "dedup_plan": _dedup_plan,
+    "dedup_apply": _dedup_apply,
+    "dedup_discard": _dedup_discard,
+    "undo": _undo,
+    "novel_accept": _novel(decisions.accept_novel),
+    "novel_dismiss": _novel(decisions.dismiss_novel),
+    "cluster_rename": _rename,
+}
+
+
+def handle(call: Call, kind: str) -> Outcome:
+    """Run one request; an expected error becomes its JSON and exit code.
+
+    Never raises a StillwatchError; a programming error passes through.
+    """
+    handler = HANDLERS.get(kind)
+    if handler is None:
+        error: StillwatchError = UsageError(f"This version cannot do {kind!r}.")
+        return Outcome({"error": error.as_json()}, error.exit_code)
+    try:
+        return handler(call)
+    except StillwatchError as exc:
+        return Outcome({"error": exc.as_json()}, exc.exit_code)

@@ -1,0 +1,196 @@
+"""When work is done: APScheduler decides, the jobs do it, the requests of the CLI go first.
+
+Heavy jobs (recluster, dedup, filing, upkeep) share one thread, so no two of them ever run at
+once; a late one runs once. Decisions and rescans have a thread of their own and never wait for a
+recluster.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from daemon.filing.job import file_frames
+from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.handlers import Call, handle
+from daemon.jobs.recluster import recluster
+from daemon.jobs.triggers import ReclusterTrigger
+from daemon.jobs.workshop import Workshop
+from storage import requests, runs
+from storage.errors import StillwatchError
+
+log = logging.getLogger(__name__)
+
+HEAVY_KINDS: Final = frozenset({"recluster", "dedup_plan", "dedup_apply", "undo"})
+CHECK_SECONDS: Final = 2.0
+UPKEEP_SECONDS: Final = 600.0
+PROGRESS_SECONDS: Final = 0.3
+
+
+class JobScheduler:
+    """Runs jobs on time and on request.
+
+    Args:
+        workshop: What the jobs work with.
+        rescan: Called with the reason (`rescan` or `full`) when the folders are due.
+        filing: Whether frames are filed without being asked (`--file`, `filing.enabled`).
+    """
+
+    def __init__(
+        self, workshop: Workshop, rescan: Callable[[str], None], *, filing: bool
+    ) -> None:
+        self._workshop = workshop
+        self._rescan = rescan
+        self._filing = filing
+        self._trigger = ReclusterTrigger(workshop)
+        self.new_frames = threading.Event()
+        """Set by the pipeline after a commit; the first clustering may also fall due in silence."""
+        self.new_frames.set()
+        self._scheduler = BackgroundScheduler(
+            executors={"heavy": ThreadPoolExecutor(1), "light": ThreadPoolExecutor(2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        """Add the scheduled jobs and start."""
+        settings = self._workshop.settings
+        self._every(CHECK_SECONDS, self._check_clustering, "heavy", "recluster when due")
+        self._every(settings.dedup.every_seconds, self._dedup, "heavy", "dedup")
+        self._every(UPKEEP_SECONDS, self._upkeep, "heavy", "upkeep")
+        ingest = settings.ingest
+        self._every(ingest.rescan_seconds, lambda: self._rescan("rescan"), "light", "rescan")
+        self._every(ingest.full_rescan_seconds, lambda: self._rescan("full"), "light", "full scan")
+        hour, minute = settings.clustering.nightly_at.split(":")
+        self._scheduler.add_job(
+            self._guarded(self._recluster),
+            "cron",
+            hour=int(hour),
+            minute=int(minute),
+            executor="heavy",
+            id="nightly recluster",
+        )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Wait for the running job, start no other."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+
+    def take_requests(self) -> None:
+        """Start what the CLI asked for; called by the main loop several times a second."""
+        workshop = self._workshop
+        with workshop.db.read() as connection:
+            waiting = requests.queued(connection)
+        for row in waiting:
+            with workshop.db.write() as connection:
+                requests.start(connection, row.id, workshop.wall())
+            executor = "heavy" if row.kind in HEAVY_KINDS else "light"
+            self._scheduler.add_job(
+                self._guarded(lambda row=row: self._serve(row)),
+                executor=executor,
+                id=f"request {row.id}",
+            )
+
+    def _every(
+        self, seconds: float, work: Callable[[], object], executor: str, name: str
+    ) -> None:
+        self._scheduler.add_job(
+            self._guarded(work), "interval", seconds=seconds, executor=executor, id=name
+        )
+
+    def _guarded(self, work: Callable[[], object]) -> Callable[[], None]:
+        """The one broad handler of the job threads: a failed job is logged and tried again."""
+
+        def run() -> None:
+            try:
+                work()
+            except StillwatchError as exc:
+                log.error("%s %s", exc.summary, exc.hint)
+            except Exception:
+                log.exception("a job failed")
+
+        return run
+
+    def _serve(self, row: Any) -> None:
+        workshop = self._workshop
+        shown = -1.0
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown >= PROGRESS_SECONDS:
+                shown = now
+                with workshop.db.write() as connection:
+                    requests.set_progress(connection, row.id, stage, done, total)
+
+        exit_code, result = 1, _internal_error()
+        try:
+            outcome = handle(Call(workshop, row.arguments, progress, row.actor), row.kind)
+            exit_code, result = outcome.exit_code, outcome.result
+        finally:
+            with workshop.db.write() as connection:
+                requests.finish(connection, row.id, workshop.wall(), exit_code, result)
+
+    def _check_clustering(self) -> None:
+        if not self.new_frames.is_set() or self._trigger.calm:
+            return
+        self.new_frames.clear()
+        reason = self._trigger.due()
+        if reason is None:
+            return
+        log.info("reclustering: %s", reason)
+        self._recluster()
+        self._dedup()
+
+    def _recluster(self) -> None:
+        result = recluster(self._workshop, _quiet)
+        self._trigger.done()
+        log.info(
+            "clustered %d frames into %d clusters, %d outliers, %.1f s",
+            result["frames"],
+            result["clusters"],
+            result["noise"],
+            result["seconds"],
+        )
+
+    def _dedup(self) -> None:
+        plan = plan_dedup(self._workshop, _quiet, at_once=False)
+        log.info("dedup plan %s: %d frames redundant", plan["run"], plan["frames_redundant"])
+        if self._filing:
+            self._file()
+
+    def _file(self) -> None:
+        workshop = self._workshop
+        with workshop.files:
+            outcome = file_frames(
+                workshop.db, workshop.settings.filing, explicit=False, clock=workshop.wall
+            )
+        for run in outcome.runs:
+            log.info("filed %d frames, skipped %d", run.applied, len(run.skipped))
+        for brake in outcome.brakes:
+            log.warning("filing is braked: %s", brake)
+
+    def _upkeep(self) -> None:
+        with self._workshop.db.write() as connection:
+            runs.refresh_unfinished(connection)
+        self._workshop.db.optimize()
+        self._workshop.db.checkpoint()
+
+
+def _quiet(_stage: str, _done: int, _total: int) -> None:
+    """Scheduled jobs have no onlooker."""
+
+
+def _internal_error() -> dict[str, Any]:
+    return {
+        "error": {
+            "code": "failed",
+            "summary": "An internal error; the daemon's log has the details.",
+            "hint": "Nothing else is affected.",
+            "path": None,
+        }
+    }

@@ -1,0 +1,55 @@
+"""What `run --once` does when every file is recorded: recluster, plan, and file if asked to.
+
+On an unchanged folder it changes nothing: no recluster, the same plan, no move.
+"""
+
+from collections.abc import Callable
+
+from daemon.filing.job import file_frames
+from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.handlers import apply_run
+from daemon.jobs.recluster import recluster
+from daemon.jobs.triggers import clustering_input
+from daemon.jobs.workshop import Workshop
+from storage import meta, runs
+from storage.names import RUN, format_id
+
+
+def finish_once(workshop: Workshop, report: Callable[[str], None], *, filing: bool) -> int:
+    """Do the jobs once; returns the number of entries that filing had to skip."""
+    digest = clustering_input(workshop)
+    with workshop.db.read() as connection:
+        known = meta.get(connection, "clustering_input")
+    if digest != known:
+        result = recluster(workshop, _quiet)
+        report(
+            f"{result['clusters']} clusters of {result['frames']} frames,"
+            f" {result['noise']} outliers"
+        )
+        with workshop.db.write() as connection:
+            meta.put(connection, "clustering_input", digest)
+    plan = plan_dedup(workshop, _quiet, at_once=True)
+    report(f"dedup plan {plan['run']}: {plan['frames_redundant']} frames redundant")
+    return _file(workshop, report) if filing else 0
+
+
+def _file(workshop: Workshop, report: Callable[[str], None]) -> int:
+    skipped = 0
+    with workshop.db.read() as connection:
+        newest = runs.newest_run(connection, "dedup")
+    if newest is not None and newest["state"] == "planned" and newest["counts"]["entries"]:
+        outcome = apply_run(workshop, int(newest["id"]), _quiet)
+        skipped += int(outcome.result["skipped"])
+        report(f"{outcome.result['run']}: {outcome.result['applied']} duplicates filed")
+    with workshop.files:
+        filed = file_frames(
+            workshop.db, workshop.settings.filing, explicit=True, clock=workshop.wall
+        )
+    for run in filed.runs:
+        skipped += len(run.skipped)
+        report(f"{format_id(RUN, run.run_id)}: {run.applied} frames filed")
+    return skipped
+
+
+def _quiet(_stage: str, _done: int, _total: int) -> None:
+    """Progress of single stages is not shown with --once."""

@@ -1,0 +1,144 @@
+"""The state of everything on one page: the contract's `status` object.
+
+Everything is computed from one `Reader`, that is from one moment of the database.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from storage.names import RUN, format_id, path_fields
+from storage.reading import Reader, iso_time
+from storage.states import GONE, STATES
+
+LATENCY_FRAMES: Final = 1000
+"""Frames over which the latency percentiles are taken (contract, section 7)."""
+
+_WATCHED: Final = frozenset({"watching", "polling"})
+_TROUBLE: Final = frozenset({"degraded", "offline"})
+
+
+def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
+    """Every camera with its condition and frame counts, for people.
+
+    Keys: those of the contract's `cameras`, and `reason`, `ignored`, `total`, `pending`, `novel`,
+    `duplicates`, `rejected`. With no daemon nobody watches, so `watching` and `polling` become
+    `inactive`; what the last daemon found wrong stays to be seen.
+    """
+    counts: dict[int, dict[str, int]] = {}
+    for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):
+        counts.setdefault(row["camera_id"], {})[row["state"]] = row["n"]
+    cameras = []
+    for row in reader.rows("SELECT * FROM cameras ORDER BY id"):
+        states = counts.get(row["id"], {})
+        idle = not running and row["state"] in _WATCHED
+        cameras.append(
+            {
+                "name": row["name"],
+                **path_fields(row["root"], "root"),
+                "state": "inactive" if idle else row["state"],
+                "last_arrival_at": iso_time(row["last_arrival_at"]),
+                "kind": row["kind"],
+                "reason": row["state_reason"],
+                "ignored": row["ignored"],
+                "total": sum(states.values()),
+                "pending": states.get("pending", 0),
+                "novel": states.get("novel", 0),
+                "duplicates": states.get("exact_duplicate", 0) + states.get("near_duplicate", 0),
+                "rejected": states.get("rejected", 0),
+            }
+        )
+    return cameras
+
+
+def status(reader: Reader, *, running: bool) -> dict[str, Any]:
+    """The `status` object of the contract.
+
+    Args:
+        reader: The moment to describe.
+        running: Whether a daemon holds the lock of the state folder.
+    """
+    cameras = camera_summaries(reader, running=running)
+    frames, sizes = _count_frames(reader)
+    shown = ("name", "root", "root_b64", "state", "last_arrival_at", "kind")
+    return {
+        "state": _overall_state(reader, cameras) if running else "stopped",
+        "cameras": [{key: camera[key] for key in shown if key in camera} for camera in cameras],
+        "frames": frames,
+        "ignored": sum(camera["ignored"] for camera in cameras),
+        "clusters": reader.one("SELECT count(*) FROM clusters WHERE state = 'active'")[0],
+        "encoder": _encoder(reader),
+        "last_recluster": _last_run(reader, "recluster"),
+        "last_dedup": _last_run(reader, "dedup"),
+        "bytes": sizes,
+        "latency_ms": _latency(reader),
+    }
+
+
+def _overall_state(reader: Reader, cameras: Sequence[dict[str, Any]]) -> str:
+    trouble = any(
+        camera["state"] in _TROUBLE or (camera["state"] == "polling" and camera["reason"])
+        for camera in cameras
+    )
+    return "degraded" if trouble or reader.meta("degraded") else "running"
+
+
+def _count_frames(reader: Reader) -> tuple[dict[str, int], dict[str, int]]:
+    counts = dict.fromkeys(STATES, 0)
+    sizes = {"total": 0, "redundant": 0, "freed": 0}
+    sql = (
+        "SELECT state, duplicate_of IS NOT NULL AS redundant, count(*) AS n,"
+        " COALESCE(sum(size), 0) AS size FROM frames GROUP BY 1, 2"
+    )
+    for row in reader.rows(sql):
+        counts[row["state"]] += row["n"]
+        if row["state"] == "pruned":
+            sizes["freed"] += row["size"]
+        elif row["state"] not in GONE:
+            sizes["total"] += row["size"]
+            sizes["redundant"] += row["size"] if row["redundant"] else 0
+    total = sum(counts.values())
+    on_disk = total - sum(counts[state] for state in GONE)
+    return {"total": total, "on_disk": on_disk, **counts}, sizes
+
+
+def _encoder(reader: Reader) -> dict[str, Any]:
+    stored = reader.meta("encoder")
+    facts = stored if isinstance(stored, dict) else {}
+    return {
+        "id": facts.get("id"),
+        "space": facts.get("space"),
+        "state": facts.get("state", "unknown"),
+        "progress": facts.get("progress"),
+    }
+
+
+def _last_run(reader: Reader, kind: str) -> dict[str, Any] | None:
+    row = reader.one(
+        "SELECT * FROM runs WHERE kind = ? AND finished_at IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (kind,),
+    )
+    if row is None:
+        return None
+    return {
+        "at": iso_time(row["finished_at"]),
+        "seconds": row["seconds"],
+        "run": format_id(RUN, row["id"]),
+    }
+
+
+def _latency(reader: Reader) -> dict[str, float] | None:
+    values = sorted(
+        row[0]
+        for row in reader.rows(
+            "SELECT latency_ms FROM frames WHERE latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
+            (LATENCY_FRAMES,),
+        )
+    )
+    if not values:
+        return None
+    # Nearest rank: a percentile is a latency that some frame really had.
+    return {
+        name: round(values[math.ceil(share * len(values)) - 1], 1)
+        for name, share in (("p50", 0.5), ("p99", 0.99))
+    }

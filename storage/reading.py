@@ -1,0 +1,271 @@
+"""The fast, read-only view of a state folder: what the command line and the demo show.
+
+Plain DB-API, no ORM, so that a question is answered in a tenth of a second whether or not a
+daemon runs. A `Reader` sees one moment (one read transaction); open a new one to see a later
+moment. storage/listing.py and storage/overview.py make the contract's objects from it.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Final, Self
+
+from storage.errors import (
+    DamagedDatabaseError,
+    FolderError,
+    LockedError,
+    NewerSchemaError,
+    NoStateError,
+    NotFoundError,
+    StillwatchError,
+    UsageError,
+)
+from storage.names import CLUSTER, FRAME, RUN
+
+DATABASE_NAME: Final = "stillwatch.db"
+KNOWN_REVISION: Final = "0001"
+BUSY_TIMEOUT_SECONDS: Final = 20
+
+_TABLES: Final = {FRAME: "frames", CLUSTER: "clusters", RUN: "runs"}
+_WORDS: Final = {FRAME: "frame", CLUSTER: "cluster", RUN: "run"}
+
+
+def sqlite_driver() -> ModuleType:
+    """The DB-API module: pysqlite3 (a recent SQLite) where it is installed, else the stdlib's."""
+    try:
+        import pysqlite3.dbapi2 as driver
+    except ImportError:
+        import sqlite3 as driver
+    module: ModuleType = driver
+    return module
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO-8601 in the machine's zone, to the millisecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, tz=UTC).astimezone().isoformat(timespec="milliseconds")
+
+
+class Reader:
+    """One moment of a state folder, read-only.
+
+    Args:
+        state_dir: The state folder.
+
+    Raises:
+        NoStateError: There is no database yet.
+        NewerSchemaError: A newer version wrote it.
+        DamagedDatabaseError: It is no stillwatch database, or its pages are broken.
+        FolderError: It may not be read.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / DATABASE_NAME
+        self._driver = sqlite_driver()
+        if not _is_there(self.path):
+            raise NoStateError(
+                f"There is no stillwatch state in {state_dir} yet.",
+                hint="`stillwatch run FOLDER` makes it; --state names another state folder.",
+                path=str(state_dir),
+            )
+        self._connection: Any = self._connect()
+        try:
+            self._check_schema()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the read transaction and let go of the file."""
+        self._connection.close()
+
+    def _connect(self) -> Any:
+        uri = self.path.absolute().as_uri()
+        try:
+            return self._begin(f"{uri}?mode=ro")
+        except self._driver.OperationalError as exc:
+            # A database in WAL mode cannot be opened where neither its -shm file nor the right
+            # to make one is there. Without a -wal file nobody writes, and the file alone is true.
+            if self.path.with_name(f"{DATABASE_NAME}-wal").exists():
+                raise self._explain(exc) from exc
+        except self._driver.DatabaseError as exc:
+            raise self._explain(exc) from exc
+        try:
+            return self._begin(f"{uri}?mode=ro&immutable=1")
+        except self._driver.DatabaseError as exc:
+            raise self._explain(exc) from exc
+
+    def _begin(self, uri: str) -> Any:
+        connection = self._driver.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None
+        )
+        try:
+            connection.row_factory = self._driver.Row
+            connection.execute("BEGIN")
+            # BEGIN alone reads nothing: this fixes the moment, and finds out whether it can.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _explain(self, exc: Exception) -> StillwatchError:
+        text = str(exc)
+        if "locked" in text:
+            return LockedError(
+                "The database is locked by another process.", hint="Try again in a moment."
+            )
+        if "unable to open" in text:
+            return FolderError(
+                "The database may not be read by this user.",
+                hint="Join the group of the state folder, or name another one with --state.",
+                path=str(self.path),
+            )
+        return DamagedDatabaseError(
+            f"The database is damaged: {text}",
+            hint="Nothing was changed. Keep the file, restore a backup, or use a new --state.",
+            path=str(self.path),
+        )
+
+    def _check_schema(self) -> None:
+        tables = {row["name"] for row in self.rows("SELECT name FROM sqlite_master")}
+        if not tables:
+            raise NoStateError(
+                "The state folder is being set up; there is nothing in it yet.",
+                hint="Try again in a moment.",
+                path=str(self.path),
+            )
+        if "alembic_version" not in tables or "frames" not in tables:
+            raise DamagedDatabaseError(
+                "This is no stillwatch database.",
+                hint="Name the right state folder with --state.",
+                path=str(self.path),
+            )
+        versions = [row[0] for row in self.rows("SELECT version_num FROM alembic_version")]
+        if versions != [KNOWN_REVISION]:
+            raise NewerSchemaError(
+                f"The database was written by another version (schema {', '.join(versions)}).",
+                hint="Install that version, or point --state at another folder.",
+                path=str(self.path),
+            )
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Any]:
+        """The rows of a query, one by one, as `sqlite3.Row`.
+
+        Raises:
+            DamagedDatabaseError: A page cannot be read.
+        """
+        try:
+            # No `yield from`: it would close the cursor, which fails after the connection's end.
+            for row in self._connection.execute(sql, tuple(parameters)):  # noqa: UP028
+                yield row
+        except self._driver.DatabaseError as exc:
+            raise self._explain(exc) from exc
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> Any:
+        """The first row of a query, or None."""
+        return next(self.rows(sql, parameters), None)
+
+    def meta(self, key: str) -> Any:
+        """A value of the table `meta`, decoded if it is JSON; None when absent."""
+        row = self.one("SELECT value FROM meta WHERE key = ?", (key,))
+        if row is None:
+            return None
+        try:
+            return json.loads(row["value"])
+        except ValueError:
+            return row["value"]
+
+    def resolve(self, kind: str, text: str) -> int:
+        """The number of the id `text`, which may be a unique prefix; an exact id wins.
+
+        Args:
+            kind: `FRAME`, `CLUSTER` or `RUN` of storage.names.
+            text: `f12`, `12`, or a beginning of it such as `f1`.
+
+        Raises:
+            NotFoundError: No such id.
+            UsageError: Several ids begin so.
+        """
+        digits = text.removeprefix(kind)
+        if not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
+            raise self.not_found(kind, text)
+        table = _TABLES[kind]
+        # Longer digits than any 64-bit id cannot name a row, nor be bound.
+        exact = len(digits) < 19 and self.one(f"SELECT 1 FROM {table} WHERE id = ?", (int(digits),))
+        if exact:
+            return int(digits)
+        found = list(
+            self.rows(
+                f"SELECT id FROM {table} WHERE CAST(id AS TEXT) LIKE ? ORDER BY id LIMIT 3",
+                (f"{digits}%",),
+            )
+        )
+        if not found:
+            raise self.not_found(kind, text)
+        if len(found) > 1:
+            some = ", ".join(f"{kind}{row['id']}" for row in found)
+            raise UsageError(
+                f"More than one {_WORDS[kind]} begins with {text}.", hint=f"Among them: {some}."
+            )
+        return int(found[0]["id"])
+
+    def not_found(self, kind: str, text: str) -> NotFoundError:
+        """The error that says that `text` names no row."""
+        plural = f"{_WORDS[kind]}s"
+        return NotFoundError(
+            f"There is no {_WORDS[kind]} {text}.", hint=f"`stillwatch {plural}` lists them."
+        )
+
+    def resolve_cluster(self, text: str) -> int:
+        """The number of a cluster given by id, unique prefix or name; a name wins."""
+        row = self.one("SELECT id FROM clusters WHERE name = ?", (text,))
+        return int(row["id"]) if row is not None else self.resolve(CLUSTER, text)
+
+    def resolve_frame(self, text: str) -> int:
+        """The number of a frame given by id, unique prefix, or path of its file."""
+        number = self.frame_at(Path(text))
+        return self.resolve(FRAME, text) if number is None else number
+
+    def frame_at(self, file: Path) -> int | None:
+        """The frame whose file this is now, or None; the file is not touched."""
+        wanted = os.fsencode(file.absolute())
+        for camera in self.rows("SELECT id, root FROM cameras"):
+            prefix = bytes(camera["root"]).rstrip(b"/") + b"/"
+            if not wanted.startswith(prefix):
+                continue
+            row = self.one(
+                "SELECT id FROM frames WHERE camera_id = ? AND path = ? AND presence = 'here'",
+                (camera["id"], wanted[len(prefix) :]),
+            )
+            if row is not None:
+                return int(row["id"])
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as exc:
+        raise FolderError(
+            f"The state folder may not be read: {exc.strerror}.",
+            hint="Join its group, or name another one with --state.",
+            path=str(path.parent),
+        ) from exc

@@ -1,0 +1,62 @@
+"""Repository of requests: what the command line asked the daemon for."""
+
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from storage.models import Request
+
+
+def queued(connection: Connection) -> list[Any]:
+    """Requests that wait, oldest first."""
+    return list(
+        connection.execute(
+            select(Request.id, Request.kind, Request.arguments, Request.actor)
+            .where(Request.state == "queued")
+            .order_by(Request.id)
+        ).all()
+    )
+
+
+def start(connection: Connection, request_id: int, at: float) -> None:
+    """The daemon has taken the request."""
+    connection.execute(
+        update(Request).where(Request.id == request_id).values(state="running", started_at=at)
+    )
+
+
+def set_progress(
+    connection: Connection, request_id: int, stage: str, done: int, total: int
+) -> None:
+    """Tell the waiting command how far the job is."""
+    connection.execute(
+        update(Request)
+        .where(Request.id == request_id)
+        .values(progress={"stage": stage, "done": done, "total": total})
+    )
+
+
+def finish(
+    connection: Connection, request_id: int, at: float, exit_code: int, result: dict[str, Any]
+) -> None:
+    """The job has ended with this exit code and result."""
+    connection.execute(
+        update(Request)
+        .where(Request.id == request_id)
+        .values(state="done", finished_at=at, exit_code=exit_code, result=result)
+    )
+
+
+def fail_interrupted(connection: Connection, at: float) -> None:
+    """Requests of a daemon that died are answered, so that nobody waits for them."""
+    error = {
+        "code": "failed",
+        "summary": "The daemon stopped while it did this.",
+        "hint": "Ask again; half-done file moves were finished or taken back at its start.",
+        "path": None,
+    }
+    connection.execute(
+        update(Request)
+        .where(Request.state == "running")
+        .values(state="done", finished_at=at, exit_code=1, result={"error": error})
+    )

@@ -1,0 +1,210 @@
+"""Runs and the entries of their plans: create, find, list, and the state that follows from them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from storage.errors import NotFoundError
+from storage.models import PlanEntry, Run
+from storage.names import RUN, format_id
+
+RunKind = Literal["recluster", "dedup", "filing", "decision"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """One frame of a new plan. `target` None: decided when the plan is applied."""
+
+    frame_id: int
+    reason: str
+    keeper_id: int | None = None
+    target: bytes | None = None
+    sha256: bytes | None = None
+    size: int | None = None
+    distance: float | None = None
+    change_score: float | None = None
+    action: str = "file"
+
+
+def digest_of_entries(entries: Sequence[NewEntry]) -> str:
+    """SHA-256 over what a plan would do, whatever the order of its entries and its numbers."""
+    digest = hashlib.sha256()
+    for entry in sorted(entries, key=lambda e: e.frame_id):
+        digest.update(
+            repr(
+                (entry.frame_id, entry.keeper_id, entry.action, entry.target, entry.sha256)
+            ).encode()
+        )
+    return digest.hexdigest()
+
+
+def create_run(
+    connection: Connection,
+    kind: RunKind,
+    entries: Sequence[NewEntry],
+    *,
+    now: float,
+    counts: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> int:
+    """Store a plan as a run in state `planned` and return its id.
+
+    A dedup plan that equals the newest one keeps that run's id and state, whatever became of it;
+    of a filing plan only one that is still `planned` is used again.
+    """
+    digest = digest_of_entries(entries)
+    newest = newest_run(connection, kind)
+    if newest is not None and newest["digest"] == digest:
+        same = (kind == "dedup") or (kind == "filing" and newest["state"] == "planned")
+        if same:
+            return int(newest["id"])
+    query = (
+        insert(Run)
+        .values(
+            kind=kind,
+            state="planned",
+            created_at=now,
+            digest=digest,
+            counts=dict(counts or {}) | {"entries": len(entries)},
+            bytes=sum(entry.size or 0 for entry in entries),
+            parameters=dict(parameters or {}),
+            seconds=seconds,
+        )
+        .returning(Run.id)
+    )
+    run_id = connection.execute(query).scalar_one()
+    if entries:
+        rows = [{"run_id": run_id, "state": "planned"} | _columns(entry) for entry in entries]
+        connection.execute(insert(PlanEntry), rows)
+    return run_id
+
+
+def _columns(entry: NewEntry) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+
+
+def get_run(connection: Connection, run_id: int) -> RowMapping:
+    """One run's row.
+
+    Raises:
+        NotFoundError: There is no such run.
+    """
+    table = Run.__table__
+    row = connection.execute(select(table).where(table.c.id == run_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"There is no run {format_id(RUN, run_id)}.", hint="`stillwatch runs` lists them."
+        )
+    return row
+
+
+def list_runs(connection: Connection, kind: RunKind | None = None) -> list[RowMapping]:
+    """All runs, newest first."""
+    table = Run.__table__
+    query = select(table).order_by(table.c.id.desc())
+    if kind is not None:
+        query = query.where(table.c.kind == kind)
+    return list(connection.execute(query).mappings())
+
+
+def newest_run(connection: Connection, kind: RunKind) -> RowMapping | None:
+    """The newest run of a kind that `discard_run` did not end, or None."""
+    table = Run.__table__
+    query = (
+        select(table)
+        .where(table.c.kind == kind, (table.c.state != "undone") | table.c.digest.is_not(None))
+        .order_by(table.c.id.desc())
+    )
+    return connection.execute(query.limit(1)).mappings().one_or_none()
+
+
+def entries_of(connection: Connection, run_id: int, *states: str) -> list[RowMapping]:
+    """The entries of a run in the order of their creation, in the given states (none: all)."""
+    table = PlanEntry.__table__
+    query = select(table).where(table.c.run_id == run_id).order_by(table.c.id)
+    if states:
+        query = query.where(table.c.state.in_(states))
+    return list(connection.execute(query).mappings())
+
+
+def mark_entry(connection: Connection, entry_id: int, state: str, outcome: str | None) -> None:
+    """Set an entry's state (planned, applied, skipped, undone) and what became of it, in words."""
+    connection.execute(
+        update(PlanEntry).where(PlanEntry.id == entry_id).values(state=state, outcome=outcome)
+    )
+
+
+def start_run(connection: Connection, run_id: int, now: float) -> None:
+    """Note that the run's files are being worked on, until `finish_run`."""
+    connection.execute(
+        update(Run)
+        .where(Run.id == run_id)
+        .values(started_at=func.coalesce(Run.started_at, now), finished_at=None)
+    )
+
+
+def finish_run(connection: Connection, run_id: int, now: float) -> str:
+    """Note the end of the work; returns the run's new state."""
+    connection.execute(update(Run).where(Run.id == run_id).values(finished_at=now))
+    return refresh_state(connection, run_id)
+
+
+def refresh_unfinished(connection: Connection) -> None:
+    """Derive the state of runs whose work on files was interrupted."""
+    query = select(Run.id).where(
+        Run.kind.in_(("dedup", "filing")), Run.started_at.is_not(None), Run.finished_at.is_(None)
+    )
+    for run_id in connection.scalars(query).all():
+        refresh_state(connection, run_id)
+
+
+def discard_run(connection: Connection, run_id: int) -> None:
+    """End a plan for good: `undone`, never the newest again, its digest matches nothing."""
+    connection.execute(update(Run).where(Run.id == run_id).values(state="undone", digest=None))
+
+
+def set_state(connection: Connection, run_id: int, state: str) -> None:
+    """Set a run's state where it does not follow from file operations (recluster, decisions)."""
+    connection.execute(update(Run).where(Run.id == run_id).values(state=state))
+
+
+def refresh_state(connection: Connection, run_id: int) -> str:
+    """Derive a run's state from its entries and store it with the counts.
+
+    `applied`: every entry is; `partly`: some are; `undone`: none is any more; `planned`: none yet.
+    """
+    counts = count_entries(connection, run_id)
+    applied, undone = counts.get("applied", 0), counts.get("undone", 0)
+    if applied == sum(counts.values()) and (applied or _was_started(connection, run_id)):
+        state = "applied"
+    elif applied:
+        state = "partly"
+    else:
+        state = "undone" if undone else "planned"
+    stored = connection.scalar(select(Run.counts).where(Run.id == run_id)) or {}
+    kept = {key: value for key, value in stored.items() if key not in _ENTRY_STATES}
+    connection.execute(
+        update(Run).where(Run.id == run_id).values(state=state, counts=kept | counts)
+    )
+    return state
+
+
+_ENTRY_STATES = frozenset({"planned", "applied", "skipped", "undone"})
+
+
+def _was_started(connection: Connection, run_id: int) -> bool:
+    return connection.scalar(select(Run.started_at).where(Run.id == run_id)) is not None
+
+
+def count_entries(connection: Connection, run_id: int) -> dict[str, int]:
+    """How many entries of a run are in each state."""
+    query = (
+        select(PlanEntry.state, func.count())
+        .where(PlanEntry.run_id == run_id)
+        .group_by(PlanEntry.state)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}

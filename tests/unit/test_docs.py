@@ -1,0 +1,109 @@
+"""Every command, option and setting is documented and has help."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cli.context import _GLOBALS
+from cli.main import app_command
+from cli.settings_text import EXAMPLES, example_toml, flat_settings, sections
+from daemon.settings import Settings
+from tests.cli_state import ROOT
+from tests.tools.make_settings_page import PAGE, settings_page
+
+GUIDE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+ONLY_GROUPS = {"dedup", "config", "service"}  # they do nothing without a subcommand
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name."""
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        subcommands = getattr(command, "commands", {})
+        if not subcommands or name.split()[-1] not in ONLY_GROUPS:
+            yield name, command
+        for word, below in subcommands.items():
+            yield from walk(f"{name} {word}", below)
+
+    yield from walk("stillwatch", app_command())
+
+
+COMMANDS = dict(commands())
+
+
+def section_of(name: str) -> str:
+    """The text of the guide about one command."""
+    if name == "stillwatch":
+        return GUIDE.split("## Run")[0]
+    match = re.search(rf"^### `{re.escape(name)}`\n(.*?)(?=^##|\Z)", GUIDE, re.M | re.S)
+    assert match is not None, f"docs/cli.md has no section on {name}"
+    return match[1]
+
+
+def test_the_commands_of_this_version() -> None:
+    expected = {
+        "stillwatch",
+        *(f"stillwatch {name}" for name in ("run", "demo", "status", "frames", "show", "why")),
+        *(f"stillwatch {name}" for name in ("clusters", "clusters rename", "similar", "runs")),
+        *(f"stillwatch {name}" for name in ("novel", "novel accept", "novel dismiss", "undo")),
+        *(f"stillwatch {name}" for name in ("recluster", "dedup plan", "dedup apply")),
+        *(f"stillwatch {name}" for name in ("dedup discard", "encoders", "encoders prepare")),
+        *(f"stillwatch {name}" for name in ("config show", "config example", "doctor", "verify")),
+        *(f"stillwatch service {name}" for name in ("install", "uninstall", "show")),
+    }
+    assert set(COMMANDS) == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented_with_an_example(name: str) -> None:
+    command = COMMANDS[name]
+    text = section_of(name)
+    assert command.help
+    assert command.epilog
+    assert f"{name} " in text or f"{name}\n" in text, "an example shows the command"
+    for parameter in command.params:
+        assert parameter.help, f"{name} {parameter.name} has no help"
+        known_everywhere = parameter.name in _GLOBALS and name != "stillwatch frames"
+        if parameter.param_type_name != "option" or parameter.name == "help":
+            continue
+        if not known_everywhere or name == "stillwatch":
+            assert any(option in text for option in parameter.opts), parameter.opts
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"stillwatch"}))
+def test_every_command_takes_the_global_options(name: str) -> None:
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert {"--state", "--config", "--json", "--verbose"} <= options
+
+
+def test_the_guide_documents_no_option_that_is_not_there() -> None:
+    known = {o for command in COMMANDS.values() for p in command.params for o in p.opts}
+    known |= {"--help", "-h"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", GUIDE)) <= known
+
+
+def test_the_settings_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == settings_page(), (
+        "run `python -m tests.tools.make_settings_page`"
+    )
+
+
+def test_every_setting_has_a_description() -> None:
+    for section, model in sections():
+        for name, field in model.model_fields.items():
+            assert field.description, f"{section}.{name}"
+
+
+def test_the_example_settings_are_the_defaults() -> None:
+    as_written = Settings.model_validate(tomllib.loads(example_toml()))
+    assert as_written == Settings()
+    lines = example_toml().splitlines()
+    values = "\n".join(re.sub(r"^# (?=\[|\w+ = )", "", line) for line in lines)
+    everything = Settings.model_validate(tomllib.loads(values))
+    uncommented, defaults = flat_settings(everything), flat_settings(Settings())
+    different = {name for name in defaults if uncommented[name] != defaults[name]}
+    assert different == {name for name in EXAMPLES if not name.startswith("camera.")}
+    assert everything.camera[0].name == EXAMPLES["camera.name"]
