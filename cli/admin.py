@@ -1,12 +1,12 @@
 """`encoders`, `config`, `doctor`, `verify`, `service`: administration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.context import Context, command
-from cli.output import Column, ProgressReport
+from cli.output import Column
 from storage.errors import ConflictError, UsageError
 from storage.reading import Reader
 
@@ -192,14 +192,17 @@ def verify(context: Context) -> int:
     """Prove that nothing is lost: files, rows, vectors and journal agree (I1 to I7)."""
     Reader(context.state_dir).close()
     output = context.output
+    from daemon.settings import default_path, load_settings
     from daemon.verification import verify as prove
-
     from storage.engine import Database
 
-    database = Database(context.state_dir)
+    config = context.config or default_path(context.state_dir)
+    settings = load_settings(config, required=context.config is not None)
+    ignored = frozenset(name.lower().encode() for name in settings.ingest.ignore)
+    database = Database(context.state_dir, read_only=True)
     try:
         with output.progress() as report:
-            found = _run_proof(prove, database, report)
+            found = prove(database, ignored, report)
     finally:
         database.close()
     if output.as_json:
@@ -210,8 +213,3 @@ def verify(context: Context) -> int:
         rows = [{"rule": name, "text": text} for name in names for text in found[name]]
         output.listing((Column("RULE", "rule"), Column("VIOLATION", "text")), rows)
     return 0 if found["ok"] else 1
-
-
-def _run_proof(prove: Any, database: Any, report: ProgressReport) -> dict[str, Any]:
-    found: dict[str, Any] = prove(database, report)
-    return found

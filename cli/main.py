@@ -6,7 +6,7 @@ Every expected error is a `StillwatchError` and ends as one line with a hint and
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Final, cast
 
 import typer
 import typer.core
@@ -15,14 +15,17 @@ import typer.main
 from cli import admin, maintain, review, run, status
 from cli.context import Context, command
 from cli.output import Output
+from cli.plain_values import use_plain_values
 from storage.errors import StillwatchError, UsageError
+
+HELP_NAMES: Final = ("-h", "--help")
 
 app = typer.Typer(
     name="stillwatch",
     add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": list(HELP_NAMES)},
     epilog="Start with: stillwatch demo, or stillwatch run FOLDER. Every command has --help.",
 )
 for module in (run, status, review, maintain, admin):
@@ -89,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def app_command() -> typer.core.TyperGroup:
     """The app as a command object, for running it and for the test of the documentation."""
-    return cast(typer.core.TyperGroup, typer.main.get_command(app))
+    group = cast(typer.core.TyperGroup, typer.main.get_command(app))
+    use_plain_values(group, HELP_NAMES)
+    return group
 
 
 def _as_usage_error(error: typer.TyperException) -> UsageError:

@@ -127,9 +127,7 @@ def apply(
     if not yes:
         return _dry_run_entries(context.output, number, todo)
     answer = ask(context, "dedup_apply", {"run": number}, wait=not no_wait)
-    return _print_with_undo(
-        context.output, number, answer.result, print_answer(context.output, answer)
-    )
+    return print_answer(context.output, answer, undoable=True)
 
 
 def _dedup_run(reader: Reader, text: str | None) -> int:
@@ -158,12 +156,6 @@ def _dry_run_entries(output: Output, number: int, entries: list[dict[str, Any]])
         " Nothing was changed. Add --yes to do it."
     )
     return 0
-
-
-def _print_with_undo(output: Output, number: int, result: dict[str, Any], code: int) -> int:
-    if "request" not in result:
-        output.note(f"`stillwatch undo {result.get('run') or f'r{number}'} --yes` takes it back.")
-    return code
 
 
 @command

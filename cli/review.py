@@ -101,7 +101,7 @@ def rename_cluster(
     if not yes:
         return dry_run(context.output, plan)
     answer = ask(context, "cluster_rename", {"cluster": number, "name": name}, wait=not no_wait)
-    return print_answer(context.output, answer)
+    return print_answer(context.output, answer, undoable=True)
 
 
 @command
@@ -141,7 +141,8 @@ def _decide(context: Context, kind: str, texts: list[str], *, yes: bool, wait: b
     if not yes:
         ids = [format_id(FRAME, number) for number in numbers]
         return dry_run(context.output, {"decision": kind.removeprefix("novel_"), "frames": ids})
-    return print_answer(context.output, ask(context, kind, {"frames": numbers}, wait=wait))
+    answer = ask(context, kind, {"frames": numbers}, wait=wait)
+    return print_answer(context.output, answer, undoable=True)
 
 
 def dry_run(output: Output, plan: dict[str, Any]) -> int:
@@ -154,9 +155,11 @@ def dry_run(output: Output, plan: dict[str, Any]) -> int:
     return 0
 
 
-def print_answer(output: Output, answer: Answer) -> int:
-    """Print a job's result, and how to take it back; returns its exit code."""
+def print_answer(output: Output, answer: Answer, *, undoable: bool = False) -> int:
+    """Print a job's result, and how to take it back if that can be; returns its exit code."""
     result = answer.result
+    if undoable and "run" in result:
+        output.note(f"`stillwatch undo {result['run']} --yes` takes it back.")
     if output.as_json:
         output.json(result)
         return answer.exit_code

@@ -88,6 +88,8 @@ def _place(facts: Mapping[str, Any]) -> list[str]:
 
 def _distance(facts: Mapping[str, Any]) -> str:
     nearest = facts["nearest_frame_id"]
+    if nearest == facts["id"]:
+        return "It is a representative: new frames of the cluster are measured against it."
     to = f" to f{nearest}" if nearest is not None else ""
     limit = facts["limit_now"]
     if limit is None:

@@ -1,4 +1,4 @@
-"""The composition root: wires the rooms, starts, drains and stops them; the only one that knows all.
+"""The composition root: wires the rooms, starts, drains and stops them; it alone knows all.
 
 Start order: settings, folders, lock, database, unfinished moves, encoder, pipeline, watches,
 scan, scheduler; only then READY=1. Stop order is the reverse of the flow, so nothing in hand is
@@ -77,7 +77,12 @@ class _Signals:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         old = {n: signal.signal(n, self._handle) for n in (signal.SIGTERM, signal.SIGINT)}
-        return lambda: [signal.signal(n, handler) for n, handler in old.items()] and None
+
+        def restore() -> None:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+        return restore
 
     def _handle(self, _number: int, _frame: object) -> None:
         self.stop.set()
@@ -110,9 +115,7 @@ def main(options: RunOptions, report: Report, *, clock: Clock | None = None) -> 
 class Service:
     """One running daemon; `stack` closes what it opened, in reverse order."""
 
-    def __init__(
-        self, options: RunOptions, report: Report, clock: Clock, stack: ExitStack
-    ) -> None:
+    def __init__(self, options: RunOptions, report: Report, clock: Clock, stack: ExitStack) -> None:
         self._options = options
         self._report = report
         self._clock = clock

@@ -8,9 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from storage.models import Cluster, Event, Frame
 
 
-def create_cluster(
-    connection: Connection, *, space_id: int, now: float, run_id: int | None
-) -> int:
+def create_cluster(connection: Connection, *, space_id: int, now: float, run_id: int | None) -> int:
     """A new cluster with an id that was never used."""
     statement = insert(Cluster).values(space_id=space_id, created_at=now, created_run_id=run_id)
     return int(connection.execute(statement.returning(Cluster.id)).scalar_one())
@@ -56,7 +54,7 @@ def scales(connection: Connection, space_id: int) -> dict[int, float]:
             Cluster.distance_scale.is_not(None),
         )
     ).all()
-    return {int(row[0]): float(row[1]) for row in rows}
+    return {int(row[0]): float(row[1]) for row in rows if row[1] is not None}
 
 
 def active_ids(connection: Connection, space_id: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from storage.models import Checkpoint, Decision, Embedding, Frame, Run, Signature
+from storage.models import Checkpoint, Decision, Embedding, Frame, Signature
 from storage.names import natural_key
 
 LAST = -1
@@ -197,12 +197,3 @@ def keepers_of(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
         ).all()
         found.update({int(row.id): int(row.duplicate_of) for row in rows})
     return found
-
-
-def set_finished(connection: Connection, run_id: int, now: float, seconds: float) -> None:
-    """Note when a plan was made and how long that took."""
-    connection.execute(
-        update(Run).where(Run.id == run_id).values(finished_at=now, seconds=seconds)
-    )
-
-

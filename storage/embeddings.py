@@ -25,15 +25,13 @@ def ensure_space(
     """The id of an embedding space, created when new."""
     connection.execute(
         insert(Space)
-        .values(
-            name=name, encoder=encoder, weights_sha256=weights_sha256, dim=dim, created_at=now
-        )
+        .values(name=name, encoder=encoder, weights_sha256=weights_sha256, dim=dim, created_at=now)
         .on_conflict_do_nothing()
     )
     return int(connection.execute(select(Space.id).where(Space.name == name)).scalar_one())
 
 
-def _load(connection: Connection, query: Select[tuple[int, bytes]], dim: int) -> Vectors:
+def _load(connection: Connection, query: Select[int, bytes], dim: int) -> Vectors:
     result = connection.execution_options(yield_per=2000).execute(query)
     ids: list[int] = []
     blocks: list[NDArray[np.float32]] = []
@@ -104,9 +102,7 @@ def representative_ids(
     rows = connection.execute(
         select(Embedding.frame_id, Frame.cluster_id)
         .join(Frame, Frame.id == Embedding.frame_id)
-        .where(
-            Embedding.space_id == space_id, Embedding.weight > 0, Frame.cluster_id.is_not(None)
-        )
+        .where(Embedding.space_id == space_id, Embedding.weight > 0, Frame.cluster_id.is_not(None))
         .order_by(Embedding.frame_id)
     ).all()
     return (

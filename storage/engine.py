@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from alembic import command
 from storage.errors import DamagedDatabaseError, NewerSchemaError
 
 DATABASE_NAME = "stillwatch.db"
@@ -32,7 +32,7 @@ def sqlite_driver() -> ModuleType:
     try:
         import pysqlite3.dbapi2 as driver
     except ImportError:
-        import sqlite3 as driver  # type: ignore[no-redef]
+        import sqlite3 as driver
     module: ModuleType = driver
     return module
 
@@ -149,17 +149,17 @@ class Database:
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the database file and shorten it."""
-        with self._writer.connect() as connection:
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._pragma("wal_checkpoint(TRUNCATE)")
 
     def optimize(self) -> None:
         """Let SQLite refresh its statistics; cheap when nothing changed."""
+        self._pragma("optimize")
+
+    def _pragma(self, text: str) -> None:
+        """Run a pragma outside any transaction, on the driver's own connection."""
         with self._writer.connect() as connection:
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            raw.execute("PRAGMA optimize")
+            raw: Any = connection.connection.driver_connection
+            raw.execute(f"PRAGMA {text}")
 
     def close(self) -> None:
         """Close both engines; the last connection folds the log in."""

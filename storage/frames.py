@@ -195,7 +195,7 @@ def update_frames(connection: Connection, rows: Sequence[dict[str, Any]]) -> Non
     keys = tuple(sorted(key for key in rows[0] if key != "id"))
     statement = _UPDATE_MANY.get(keys)
     if statement is None:
-        values = {key: bindparam(f"v_{key}") for key in keys}
+        values: dict[str, Any] = {key: bindparam(f"v_{key}") for key in keys}
         statement = (
             update(Frame.__table__)  # type: ignore[arg-type]
             .where(Frame.__table__.c.id == bindparam("row_id"))

@@ -31,7 +31,7 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 class Base(DeclarativeBase):
     """Declarative base; maps Python types to column types."""
 
-    type_annotation_map = {  # noqa: RUF012 - the name and shape SQLAlchemy asks for
+    type_annotation_map = {
         bytes: LargeBinary,
         str: Text,
         float: Float,

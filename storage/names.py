@@ -1,7 +1,7 @@
-"""Identifiers and paths as other programs see them.
+r"""Identifiers and paths as other programs see them.
 
 Ids are strings with a one-letter prefix (`f12`, `c3`, `r7`, `q1`). Paths are bytes below the
-camera's root; text form escapes what is not UTF-8 as ``\\xNN`` and control characters too, so a
+camera's root; text form escapes what is not UTF-8 as ``\xNN`` and control characters too, so a
 file name can never forge a line of a log or a terminal.
 """
 

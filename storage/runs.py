@@ -208,3 +208,12 @@ def count_entries(connection: Connection, run_id: int) -> dict[str, int]:
         .group_by(PlanEntry.state)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def note_finished(connection: Connection, run_id: int, now: float, seconds: float) -> None:
+    """Note when a plan or clustering was made and how long that took; the first time counts."""
+    connection.execute(
+        update(Run)
+        .where(Run.id == run_id, Run.finished_at.is_(None))
+        .values(finished_at=now, seconds=seconds)
+    )

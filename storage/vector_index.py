@@ -60,6 +60,10 @@ def unit_length(vectors: NDArray[Any]) -> FloatArray:
     return scaled
 
 
+INDEX_NAME = "representatives.faiss"
+"""Name of the index file in the state folder."""
+
+
 class VectorIndex:
     """Exact nearest neighbours by cosine distance over frames of one embedding space."""
 
@@ -161,6 +165,16 @@ class VectorIndex:
         if not whole or len(np.unique(ids)) != len(ids) or id_digest(ids) != expected_id_digest:
             return None
         return cls(index, ids, expected_generation)
+
+    @staticmethod
+    def claims(path: Path, generation: int, digest: str) -> bool:
+        """Whether the header at `path` says that the index is this generation of these ids."""
+        try:
+            header = json.loads(header_path(path).read_bytes())
+        except (OSError, ValueError):
+            return False
+        fits = isinstance(header, dict) and header.get("ids") == digest
+        return fits and bool(header.get("generation") == generation)
 
     def search(self, vectors: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
         """The k nearest frames of each query.

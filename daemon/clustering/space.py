@@ -1,7 +1,7 @@
 """The space in which frames are clustered: unit length -> PCA to 64 dimensions -> unit length.
 
 Measured on labelled camera footage, this space with one fixed setting beats the raw embedding,
-whitening and UMAP (docs/concepts.md); distances in it are Euclidean between unit vectors.
+whitening and UMAP; distances in it are Euclidean between unit vectors.
 """
 
 from dataclasses import dataclass

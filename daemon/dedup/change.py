@@ -7,12 +7,12 @@ constants: measured on fixed cameras, docs/concepts.md.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
 
+from daemon.dedup.alignment import displaced_share, find_shift, hanning
 from daemon.dedup.light import fit_light
 from daemon.messages import ByteArray, ChangeResult, FloatArray, JudgedFrame
 
@@ -20,25 +20,13 @@ TILE: Final = 8
 """Side of a tile in pixels of the grey picture."""
 STRIDE: Final = 4
 """Distance of neighbouring tiles in pixels; half a tile, so that no object lies between tiles."""
-MAX_SHIFT: Final = 3.0
-"""Largest shift in pixels of the grey picture that is corrected; beyond, the camera moved."""
-MIN_RESPONSE: Final = 0.05
-"""Least share of the correlation that must lie in its peak."""
 SENSOR_NOISE: Final = 2.0
 """Grey levels of noise that every camera is granted."""
 EDGE_SHARE: Final = 0.5
 """Share of the squared gradient granted on top: edges are allowed to wobble."""
-ALIGNED: Final = 0.14
-"""Share of textured blocks whose texture is no longer there, from which the view counts as another.
-Measured medians: still cameras 0.00 to 0.13, a dashcam 0.22, unrelated pictures 0.98."""
 _BLUR = 0.8
 _HIGH_PASS = 4.0
-_FEATURELESS = 1.0  # grey levels; below it there is nothing to align by (fog, darkness)
 _MIN_SIDE = 16
-_BLOCK = 16  # pixels; the texture of a block is followed, whatever the light does to it
-_TEXTURE = 25.0  # mean squared detail of a textured block, grey levels squared
-_CORRELATED = 0.5
-_LEAST_BLOCKS = 5
 _LOST = 0.5  # share of displaced blocks from which an uncorrected pair is refused
 
 
@@ -46,10 +34,11 @@ _LOST = 0.5  # share of displaced blocks from which an uncorrected pair is refus
 class Prepared:
     """What the change test computes once a frame, whatever it is compared with.
 
-    `size`: width and height of the original picture. `grey`: uint8, sides padded to multiples of 4.
-    `smooth`, `detail`, `windowed`, `slope`: float32 of the same shape: blurred grey, its high-passed
-    part, that faded to the sides, its squared gradient (grey levels per pixel, squared). `tiles`: float32 (rows, columns,
-    channels), cells of unit length or all zero; None without a mid-layer.
+    `size`: width and height of the original picture. `grey`: uint8, sides padded to multiples
+    of 4. `smooth`, `detail`, `windowed`, `slope`: float32 of the same shape: blurred grey, its
+    high-passed part, that faded to the sides, its squared gradient (grey levels per pixel,
+    squared). `tiles`: float32 (rows, columns, channels), cells of unit length or all zero; None
+    without a mid-layer.
     """
 
     size: tuple[int, int]
@@ -108,7 +97,7 @@ def prepare(frame: JudgedFrame) -> Prepared:
         smooth=smooth,
         detail=detail,
         # here and not by phaseCorrelate: that multiplies the caller's own array by the window
-        windowed=detail * _hanning(grey.shape[1], grey.shape[0]),
+        windowed=detail * hanning(grey.shape[1], grey.shape[0]),
         slope=slope,
         tiles=None if frame.tiles is None else _unit_cells(frame.tiles.astype(np.float32)),
     )
@@ -132,8 +121,8 @@ def residual_maps(frame: Prepared, keeper: Prepared) -> ResidualMaps:
         rows, columns = frame.grey.shape[0] // STRIDE - 1, frame.grey.shape[1] // STRIDE - 1
         still = np.zeros((rows, columns), dtype=np.float32)
         return ResidualMaps(still, tile, True, "", (0.0, 0.0), _grid_size(frame), 0.0)
-    shift, found = _alignment(frame, keeper)
-    displaced = _displaced(frame.detail, keeper.detail)
+    shift, found = find_shift(frame.windowed, keeper.windowed)
+    displaced = displaced_share(frame.detail, keeper.detail)
     if not found and displaced is not None and displaced > _LOST:
         return _refusal(frame, "the view does not align", displaced)
     moved = _moved(keeper.smooth, shift)
@@ -172,41 +161,6 @@ def judge_maps(maps: ResidualMaps, noise: NoiseLimits | None) -> ChangeResult:
     return _result(score, pixel_score, tile_score, box, maps)
 
 
-def _alignment(frame: Prepared, keeper: Prepared) -> tuple[tuple[float, float], bool]:
-    """Shift (x, y) in pixels of the frame against the keeper, and whether it can be believed.
-
-    A car that fills half of a plain road draws the peak away although the camera stands still, so a
-    shift that cannot be believed is left uncorrected: the residual then only gets larger.
-    """
-    if min(float(frame.detail.std()), float(keeper.detail.std())) < _FEATURELESS:
-        return (0.0, 0.0), True
-    (x, y), response = cv2.phaseCorrelate(keeper.windowed, frame.windowed)
-    if response < MIN_RESPONSE or max(abs(x), abs(y)) > MAX_SHIFT:
-        return (0.0, 0.0), False
-    return (float(x), float(y)), True
-
-
-def _displaced(frame: FloatArray, keeper: FloatArray) -> float | None:
-    """Share of the blocks textured in both pictures whose textures do not correlate."""
-    blocks = (frame.shape[1] // _BLOCK, frame.shape[0] // _BLOCK)
-    height, width = blocks[1] * _BLOCK, blocks[0] * _BLOCK
-    frame, keeper = frame[:height, :width], keeper[:height, :width]
-    power, known, common = (
-        cv2.resize(product, blocks, interpolation=cv2.INTER_AREA)
-        for product in (frame * frame, keeper * keeper, frame * keeper)
-    )
-    textured = (power > _TEXTURE) & (known > _TEXTURE)
-    if int(textured.sum()) < _LEAST_BLOCKS:
-        return None
-    correlation = common[textured] / np.sqrt(power[textured] * known[textured])
-    return float((correlation < _CORRELATED).mean())
-
-
-@lru_cache(maxsize=8)
-def _hanning(width: int, height: int) -> FloatArray:
-    return np.asarray(cv2.createHanningWindow((width, height), cv2.CV_32F), dtype=np.float32)
-
-
 def _moved(picture: FloatArray, shift: tuple[float, float]) -> FloatArray:
     matrix = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
     size = (picture.shape[1], picture.shape[0])
@@ -243,7 +197,8 @@ def _tile_residual(
 
 def _unit_cells(tiles: FloatArray) -> FloatArray:
     length = np.linalg.norm(tiles, axis=-1, keepdims=True)
-    return np.divide(tiles, length, out=np.zeros_like(tiles), where=length > 0)
+    unit = np.divide(tiles, length, out=np.zeros_like(tiles), where=length > 0)
+    return np.asarray(unit, dtype=np.float32)
 
 
 def _tile_distance(frame: FloatArray | None, keeper: FloatArray | None) -> FloatArray | None:

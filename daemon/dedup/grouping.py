@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
+from daemon.dedup.alignment import ALIGNED
 from daemon.dedup.change import (
-    ALIGNED,
     NoiseLimits,
     Prepared,
     ResidualMaps,
@@ -23,21 +23,14 @@ from daemon.dedup.change import (
 from daemon.dedup.judge_state import JudgeState, Keeper, Phase
 from daemon.dedup.noise import WARM_UP, NoiseModel
 from daemon.dedup.reasons import changed, distance_between, duration, unchanged
-from daemon.messages import (
-    CameraVerdicts,
-    ChangeResult,
-    CheckpointState,
-    JudgedFrame,
-    Verdict,
-)
+from daemon.messages import CameraVerdicts, ChangeResult, CheckpointState, JudgedFrame, Verdict
 
 _CHECKPOINT_SECONDS = 3600.0
 _CHECKPOINT_FRAMES = 200
-_MOVING_RATE = 0.02
 _MOVING_FROM = 0.75
 _MOVING_UNTIL = 0.4
 """A camera counts as moving while three of four recent frames show another view than the keeper
-before them, until fewer than 40 % do; long enough (about 70 frames) that traffic is not enough."""
+before them, until fewer than 40 % do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +157,8 @@ class Judge:
         if state.phase is Phase.MOVING:
             return self._judge_moving(frame, prepared)
         compared, chosen = self._compare(frame, prepared)
-        self._watch_alignment(compared)
+        if compared:  # with the keeper matched last
+            state.watch(compared[0].maps.displaced)
         if gap is not None:
             return self._keep(frame, prepared, f"first after a gap of {duration(gap)}")
         if chosen is not None:
@@ -196,20 +190,11 @@ class Judge:
                 return compared, compared[-1]
         return compared, None
 
-    def _watch_alignment(self, compared: list[_Comparison]) -> None:
-        """Count how often the view is another one than that of the keeper matched last."""
-        displaced = compared[0].maps.displaced if compared else None
-        if displaced is not None:
-            state = self._state
-            state.displaced += _MOVING_RATE * (float(displaced > ALIGNED) - state.displaced)
-
     def _judge_moving(self, frame: JudgedFrame, prepared: Prepared) -> Verdict:
         """Keep the frame; go back to learning once the view has stood still for a while."""
         state = self._state
         if state.keepers:
-            displaced = residual_maps(prepared, state.keepers[0].prepared).displaced
-            if displaced is not None:
-                state.displaced += _MOVING_RATE * (float(displaced > ALIGNED) - state.displaced)
+            state.watch(residual_maps(prepared, state.keepers[0].prepared).displaced)
         state.keepers = []
         verdict = self._keep(frame, prepared, "the camera moves")
         if state.displaced < _MOVING_UNTIL:

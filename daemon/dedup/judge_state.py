@@ -8,10 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from daemon.dedup.alignment import ALIGNED
 from daemon.dedup.change import Prepared, prepare
 from daemon.dedup.noise import NoiseModel
 from daemon.dedup.order import Cadence
 from daemon.messages import FloatArray, JudgedFrame
+
+_WATCH_RATE = 0.02  # slow: about 70 frames, so that a run of traffic is not a moving camera
 
 
 class Phase(IntEnum):
@@ -71,6 +74,11 @@ class JudgeState:
     displaced: float = 0.0
     hour: int | None = None
     judged: int = 0
+
+    def watch(self, displaced: float | None) -> None:
+        """Take in the displaced share of one frame; None says nothing."""
+        if displaced is not None:
+            self.displaced += _WATCH_RATE * (float(displaced > ALIGNED) - self.displaced)
 
     def start_learning(self) -> None:
         """Begin a new warm-up: another picture size, or a camera that came to rest."""

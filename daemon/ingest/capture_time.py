@@ -46,7 +46,7 @@ def from_name(name: bytes, zone: tzinfo | None, pattern: str | None = None) -> C
         stem = name.rpartition(b".")[0] or name
         try:
             return _located(
-                datetime.strptime(stem.decode("utf-8", "replace"), pattern),  # noqa: DTZ007
+                datetime.strptime(stem.decode("utf-8", "replace"), pattern),
                 zone,
                 "name",
             )
@@ -55,7 +55,7 @@ def from_name(name: bytes, zone: tzinfo | None, pattern: str | None = None) -> C
     for match in _NAME_DATE.finditer(name):
         digits = (match[3] or match[1] + match[2]).decode("ascii")
         try:
-            found = _located(datetime.strptime(digits, "%Y%m%d%H%M%S"), zone, "name")  # noqa: DTZ007
+            found = _located(datetime.strptime(digits, "%Y%m%d%H%M%S"), zone, "name")
         except ValueError:
             continue
         if found is not None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.ingest.picture import UnusablePictureError, decode
-from daemon.dedup.signature import make_grey, pack_grey
+from daemon.signature import make_grey, pack_grey
 
 READ_LIMIT_BYTES = 512 * 1024 * 1024
 

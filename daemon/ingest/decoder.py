@@ -173,7 +173,9 @@ class DecodePool:
                 result, child = self._decode(file, child)
             except Exception:  # the one broad handler of this loop: the file stays pending
                 log.exception("decoding of a file failed unexpectedly")
-                result = RefusedFile(file=file, reason="an internal error, see the log", final=False)
+                result = RefusedFile(
+                    file=file, reason="an internal error, see the log", final=False
+                )
             self._deliver(result)
             with self._lock:
                 self._busy -= 1
@@ -223,9 +225,7 @@ class DecodePool:
             return RefusedFile(file=file, reason=str(answer["unreadable"]), final=False)
         digest = bytes.fromhex(str(answer["sha256"]))
         if "refused" in answer:
-            return RefusedFile(
-                file=file, reason=str(answer["refused"]), final=True, sha256=digest
-            )
+            return RefusedFile(file=file, reason=str(answer["refused"]), final=True, sha256=digest)
         split = int(str(answer["pixels"]))
         pixels = np.frombuffer(payload[:split], dtype=np.uint8).reshape(*self._input_size, 3)
         time = answer["exif_time"]

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 FORMATS: Final = (
-    *("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000"),
+    *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000"),
     *("PPM", "ICO", "QOI", "PSD"),
 )
 """Formats Pillow may try; no EPS, PDF or other program in a file's clothes."""
@@ -37,6 +37,7 @@ _EXIF_DATE = re.compile(r"(\d{4})[:\-](\d\d)[:\-](\d\d)[ T](\d\d):(\d\d):(\d\d)"
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+Image.init()  # registers every plugin; an allow-list of formats names some that load late
 
 
 class UnusablePictureError(Exception):
@@ -121,7 +122,7 @@ def _read_exif(data: bytes) -> tuple[int, str | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
                 return _exif_facts(image)
     except Exception:  # an EXIF parser fed with garbage may raise anything
         return 1, None
@@ -164,7 +165,7 @@ def _text(value: Any) -> str:
 
 
 def _decode_with_pillow(data: bytes, limit: int) -> Picture:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         import pillow_heif
 
@@ -181,7 +182,7 @@ def _decode_with_pillow(data: bytes, limit: int) -> Picture:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise UnusablePictureError("its header claims an enormous size (a bomb)") from exc
-    except Image.UnidentifiedImageError as exc:
+    except UnidentifiedImageError as exc:
         raise UnusablePictureError(_no_picture_reason(data)) from exc
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as exc:
         raise UnusablePictureError(f"the picture is broken: {_first_line(exc)}") from exc
@@ -194,10 +195,10 @@ def _decode_with_pillow(data: bytes, limit: int) -> Picture:
 def _load(image: Image.Image, limit: int) -> Picture:
     name = image.format or "unknown"
     _check_size(*image.size, limit)
+    image.load()  # before the EXIF block: asking for that loads too, and would hide an error
     exif_time = None
     with contextlib.suppress(Exception):  # a broken EXIF block does not make a broken picture
         exif_time = _exif_facts(image)[1]
-    image.load()
     upright: Image.Image | None = image
     try:
         upright = ImageOps.exif_transpose(image)  # after load: some plugins have turned it already

@@ -15,7 +15,7 @@ import numpy as np
 
 from daemon.ingest.recording import EncodedFrame, Recorder
 from daemon.messages import Assignment, DecodedImage, Encoding, FloatArray, RefusedFile
-from daemon.dedup.signature import quantise_tiles
+from daemon.signature import quantise_tiles
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Pipeline:
         """Held during a batch; whoever holds it publishes a clustering with no batch under way."""
         return self._between
 
-    def set_assigner(self, assigner: BatchAssigner) -> None:
+    def set_assigner(self, assigner: BatchAssigner | None) -> None:
         """Serve from another clustering; call with `between_batches` held."""
         self._assigner = assigner
 

@@ -96,9 +96,7 @@ class Recorder:
             values["retry_at"] = now + wait
         frames.update_frame(connection, row.id, **values)
 
-    def _embed(
-        self, connection: Connection, space_id: int, item: EncodedFrame, now: float
-    ) -> None:
+    def _embed(self, connection: Connection, space_id: int, item: EncodedFrame, now: float) -> None:
         file, sha256 = item.image.file, item.image.sha256
         row = frames.row_at(connection, file.camera_id, file.path)
         if row is not None and row.stage == "embedded":
@@ -172,9 +170,7 @@ class Recorder:
         counter = capture_time.counter_of(file.path)
         if time is None:
             time = capture_time.from_mtime(file.stat.mtime_ns, camera.zone)
-            if counter is not None and frames.adopt_counter(
-                connection, file.camera_id, counter[0]
-            ):
+            if counter is not None and frames.adopt_counter(connection, file.camera_id, counter[0]):
                 time = capture_time.CaptureTime(source="counter", at=None, ns=None)
         return _stat_values(file.stat) | {
             "sha256": image.sha256,
@@ -236,5 +232,3 @@ def _place(assignment: Assignment) -> dict[str, Any]:
         "nearest_frame_id": assignment.nearest_frame_id,
         "reason": None,
     }
-
-

@@ -126,7 +126,7 @@ class Settler:
         key = stat_key(status)
         if key != item.stat:
             age = self._wall() - key.ctime_ns / 1e9
-            remaining = self._settle - age if 0 <= age else self._settle
+            remaining = self._settle - age if age >= 0 else self._settle
             wait = max(remaining, min(LOOKS_APART_SECONDS, self._settle))
             item.stat = key
             item.due = now + wait

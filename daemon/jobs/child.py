@@ -72,8 +72,8 @@ def _follow(
     process: subprocess.Popen[str], parameters: dict[str, Any], progress: Progress
 ) -> str | None:
     """Hand in the parameters, pass on progress; the child's own reason of failure, if any."""
-    assert process.stdin is not None
-    assert process.stdout is not None
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the child was started without pipes")
     try:
         process.stdin.write(json.dumps(parameters))
         process.stdin.close()

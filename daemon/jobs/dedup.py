@@ -45,9 +45,7 @@ def plan_dedup(workshop: Workshop, progress: Progress, *, at_once: bool) -> dict
         return _store_plan(workshop, workshop.wall() - started)
 
 
-def judge(
-    workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once: bool
-) -> None:
+def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once: bool) -> None:
     """Judge the frames of one camera that are due and write the verdicts."""
     settings = _judge_settings(workshop)
     delay = workshop.settings.dedup.delay_seconds
@@ -127,7 +125,8 @@ def _write_verdicts(
     untouchable = dedup.kept_by_decision(connection, camera_id)
     verdicts = [v for v in result["verdicts"] if v["frame"] not in untouchable]
     filed = _filed_duplicates(connection, [v["frame"] for v in verdicts])
-    near, kept = [], []
+    near: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     for verdict in verdicts:
         if verdict["frame"] in filed:
             continue
@@ -180,7 +179,7 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
         run_id = runs.create_run(
             connection, "dedup", entries, now=now, counts=counts, seconds=seconds
         )
-        dedup.set_finished(connection, run_id, now, seconds)
+        runs.note_finished(connection, run_id, now, seconds)
     return {
         "run": format_id(RUN, run_id),
         "frames_redundant": len(entries),

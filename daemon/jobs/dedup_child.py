@@ -16,9 +16,9 @@ import numpy as np
 
 from daemon.dedup.grouping import JudgeSettings, judge_camera
 from daemon.dedup.judge_state import frames_needed
-from daemon.dedup.signature import unpack_grey, unpack_tiles
 from daemon.jobs.child import read_parameters, report
 from daemon.messages import CameraVerdicts, JudgedFrame
+from daemon.signature import unpack_grey, unpack_tiles
 from storage.dedup import load_signatures
 from storage.engine import Database
 

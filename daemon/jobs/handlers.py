@@ -93,15 +93,13 @@ def _skipped(entry: Skipped) -> dict[str, Any]:
 
 def _beside(moved: Moved) -> dict[str, Any]:
     reason = "its old name is taken: restored beside it"
-    return {"frame": format_id(FRAME, moved.frame_id)} | path_fields(moved.target) | {
-        "reason": reason
-    }
+    return (
+        {"frame": format_id(FRAME, moved.frame_id)} | path_fields(moved.target) | {"reason": reason}
+    )
 
 
 def _dedup_discard(call: Call) -> Outcome:
-    return Outcome(
-        decisions.discard_plan(call.workshop, int(call.arguments["run"]), call.actor)
-    )
+    return Outcome(decisions.discard_plan(call.workshop, int(call.arguments["run"]), call.actor))
 
 
 def _undo(call: Call) -> Outcome:

@@ -122,9 +122,7 @@ def _nearest(
 def _follow_keepers(connection: Connection) -> None:
     keeper = Frame.__table__.alias("keeper")
     for column in ("cluster_id", "noise", "distance", "max_distance"):
-        value = (
-            select(keeper.c[column]).where(keeper.c.id == Frame.duplicate_of).scalar_subquery()
-        )
+        value = select(keeper.c[column]).where(keeper.c.id == Frame.duplicate_of).scalar_subquery()
         connection.execute(
             update(Frame).where(Frame.duplicate_kind == "exact").values({column: value})
         )

@@ -55,9 +55,11 @@ def recluster(workshop: Workshop, progress: Progress) -> dict[str, Any]:
         "min_samples": settings.min_samples,
         "collapse_distance": settings.collapse_distance,
     }
-    with run_child("daemon.jobs.recluster_child", parameters, progress) as path:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+    with (
+        run_child("daemon.jobs.recluster_child", parameters, progress) as path,
+        np.load(path, allow_pickle=False) as stored,
+    ):
+        arrays = {name: stored[name] for name in stored.files}
     result = _Result(**(arrays | {"seconds": float(arrays["seconds"])}))
     progress("publishing", 0, 1)
     with workshop.quiet():
@@ -87,6 +89,7 @@ def _publish(
         connection, "recluster", [], now=now, counts=summary, seconds=result.seconds
     )
     runs.set_state(connection, run_id, "applied")
+    runs.note_finished(connection, run_id, now, result.seconds)
     old = clusters.cluster_of_frames(connection, result.ids.tolist())
     old_ids = np.array([old.get(int(i)) or -1 for i in result.ids], dtype=np.int64)
     match = match_identities(old_ids, result.labels)
@@ -106,9 +109,7 @@ def _publish(
     retired = [c for c in clusters.active_ids(connection, space_id) if c not in living]
     clusters.retire(connection, retired, now)
     for cluster_id in retired:
-        clusters.add_event(
-            connection, "cluster_retired", now, cluster_id=cluster_id, run_id=run_id
-        )
+        clusters.add_event(connection, "cluster_retired", now, cluster_id=cluster_id, run_id=run_id)
     rate = workshop.settings.clustering.false_novel_rate
     embeddings.store_calibration(
         connection, space_id, result.scores, limit_score(result.scores, rate), run_id
@@ -169,5 +170,3 @@ def refresh_neighbours(workshop: Workshop, space_id: int) -> None:
     folder = workshop.state_dir / NEIGHBOURS_FOLDER
     folder.mkdir(exist_ok=True)
     write_snapshot(folder, generation, vectors.ids, vectors.rows)
-
-

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -40,9 +41,7 @@ class JobScheduler:
         filing: Whether frames are filed without being asked (`--file`, `filing.enabled`).
     """
 
-    def __init__(
-        self, workshop: Workshop, rescan: Callable[[str], None], *, filing: bool
-    ) -> None:
+    def __init__(self, workshop: Workshop, rescan: Callable[[str], None], *, filing: bool) -> None:
         self._workshop = workshop
         self._rescan = rescan
         self._filing = filing
@@ -90,14 +89,12 @@ class JobScheduler:
                 requests.start(connection, row.id, workshop.wall())
             executor = "heavy" if row.kind in HEAVY_KINDS else "light"
             self._scheduler.add_job(
-                self._guarded(lambda row=row: self._serve(row)),
+                self._guarded(partial(self._serve, row)),
                 executor=executor,
                 id=f"request {row.id}",
             )
 
-    def _every(
-        self, seconds: float, work: Callable[[], object], executor: str, name: str
-    ) -> None:
+    def _every(self, seconds: float, work: Callable[[], object], executor: str, name: str) -> None:
         self._scheduler.add_job(
             self._guarded(work), "interval", seconds=seconds, executor=executor, id=name
         )

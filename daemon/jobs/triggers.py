@@ -61,9 +61,7 @@ def clustering_input(workshop: Workshop) -> str:
     """A digest of what a recluster would work on: unchanged, and there is no need for one."""
     settings = workshop.settings.clustering
     digest = hashlib.sha256(
-        repr(
-            (settings.min_cluster_size, settings.min_samples, settings.collapse_distance)
-        ).encode()
+        repr((settings.min_cluster_size, settings.min_samples, settings.collapse_distance)).encode()
     )
     query = (
         select(Frame.id)

@@ -13,9 +13,8 @@ from daemon.settings import Settings
 from storage import clusters, embeddings, meta
 from storage.embeddings import Vectors
 from storage.engine import Database
-from storage.vector_index import VectorIndex, id_digest
+from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
 
-INDEX_NAME = "representatives.faiss"
 NEIGHBOURS_FOLDER = "neighbours"
 
 

@@ -2,16 +2,16 @@
 
     python tests/benchmarks/dedup_quality.py FOLDER [FOLDER ...] [--pixels] [--cache DIR]
 
-A FOLDER with pictures below it and no pictures in its subfolders' parents is a set of cameras: one
-line is printed for every folder of pictures. Beside the share of frames called redundant:
+A FOLDER is a camera if it holds pictures or a CSV, else each of its subfolders is looked at; one
+line is printed for every camera. Beside the share of frames called redundant:
 
-- `labels.csv` (path, label): pairs across labels, and first frames of runs that were not kept. Rows
-  labelled `unclear` are left out of the count.
+- `labels.csv` (path, label): pairs merged across labels, and first frames of runs that were not
+  kept. Rows labelled `unclear` are left out of the count.
 - `truth.csv` (path, inserted) of a sequence with objects put in: object frames merged with a frame
   that lacks the object, or the other way round.
 
-Ends with 1 if a change was merged on a labelled camera. `--pixels` leaves the encoder out; `--cache`
-keeps the tile maps between runs; `--max-change` tries other thresholds.
+Ends with 1 if a change was merged on a labelled camera. `--pixels` leaves the encoder out;
+`--cache` keeps the tile maps between runs; `--max-change` tries other thresholds.
 """
 
 import argparse
@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.dedup.grouping import JudgeSettings, judge_camera
-from daemon.dedup.signature import make_grey, quantise_tiles
 from daemon.messages import CameraVerdicts, JudgedFrame
+from daemon.signature import make_grey, quantise_tiles
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 DATED = re.compile(r"(\d{14})")

@@ -201,11 +201,12 @@ def test_dedup_plan_chooses_targets_at_apply_and_can_be_applied_again(world: Wor
     with world.db.write() as connection:
         run = runs.create_run(connection, "dedup", entries, now=world.clock())
         assert runs.create_run(connection, "dedup", entries, now=world.clock()) == run
-    world.change(stale, duplicate_kind=None, duplicate_of=None)
+    world.change(stale, duplicate_of=world.frame("other.jpg"))
     before = world.snapshot()
     result = apply_entries(world.db, run, mode="move", clock=world.clock)
     assert (result.applied, result.state) == (1, "partly")
     assert [entry.frame_id for entry in result.skipped] == [stale]
+    assert "verdict has changed" in result.skipped[0].reason
     assert world.path_of(member) == f"stillwatch/duplicates/k-f{keeper}/k.jpg"
     undo_run(world.db, run, clock=world.clock)
     assert world.snapshot() == before

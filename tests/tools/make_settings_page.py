@@ -12,7 +12,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "One TOML file: `--config FILE`, else `stillwatch.toml` in the state folder. All settings have",
+        "One TOML file: `--config FILE`, else `stillwatch.toml` in the state folder. All have",
         "a default, so no file is needed. Unknown names are refused, so a typo is noticed.",
         "`stillwatch config example stillwatch.toml` writes all of this as a commented file, and",
         "`stillwatch config show` prints what holds. This page is made from the program by",

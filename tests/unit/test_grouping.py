@@ -1,4 +1,4 @@
-"""The judge on a small rendered camera: what it removes, what it must keep, going on after a stop."""
+"""The judge on a small rendered camera: what it removes, what it keeps, going on after a stop."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -92,6 +92,16 @@ def test_a_changed_frame_teaches_nothing_unless_a_tile_always_changes() -> None:
     assert np.array_equal(after, before)
 
 
+def test_a_view_that_changes_everywhere_teaches_nothing() -> None:
+    model = built(quiet_pairs(19))
+    before = model.arrays()["pixel_level"].copy()
+    weather = np.full(SHAPE, 0.4)
+    weather[:5] = 25.0
+    for _ in range(100):
+        model.learn(maps(weather), 2.3, quiet=False)
+    assert np.array_equal(model.arrays()["pixel_level"], before)
+
+
 def test_a_map_of_another_shape_is_ignored() -> None:
     model = built(quiet_pairs(19))
     before = model.to_bytes()
