@@ -67,6 +67,8 @@ _GLOBALS: dict[str, tuple[Any, object]] = {
 }
 """Name -> annotation and default of the options that every command has."""
 
+PACKAGES = ("daemon", "storage", "cli")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -168,11 +170,18 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
     return run
 
 
+def log_events() -> None:
+    """Show what a running daemon does (batches, plans, changes of state) on stderr."""
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.setLevel(min(logger.level, logging.INFO))
+
+
 def _set_up_logging(*, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     # By name: the three packages have no parent logger, and other libraries stay quiet.
-    for name in ("daemon", "storage", "cli"):
+    for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.DEBUG if verbose else logging.WARNING)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.context import Context, command, user_state
+from cli.context import Context, command, log_events, user_state
 from cli.status import print_status
 from storage.errors import FolderError
 
@@ -49,6 +49,8 @@ def run(
     options = RunOptions(
         folders=tuple(folders), state_dir=state_dir, config=context.config, once=once, file=file
     )
+    if not once:
+        log_events()
     code = main(options, output.note)
     if once:
         print_status(state_dir, output)

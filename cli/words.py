@@ -62,7 +62,7 @@ def _place(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if facts["distance"] is not None:
         lines.append(_distance(facts))
-        lines.append(_calibration(facts["p_value"]))
+        lines.append(_calibration(facts["p_value"], facts["membership"]))
     if facts["novelty"]:
         kind = {"scene": "the whole scene is new", "place": "something in one place is new"}
         lines.append(f"Novelty: {kind.get(facts['novelty'], facts['novelty'])}.")
@@ -98,7 +98,9 @@ def _distance(facts: Mapping[str, Any]) -> str:
     return f"Distance{to}: {facts['distance']:.4f}, {side} the limit (max_distance) {limit:.4f}."
 
 
-def _calibration(p_value: float | None) -> str:
+def _calibration(p_value: float | None, membership: float | None) -> str:
+    if p_value is None and membership is not None:
+        return "p-value: none; a recluster placed it, and only arrivals are judged by one."
     if p_value is None:
         return (
             "p-value: not calibrated yet (fewer than 100 scores), so the pooled quantile decides."

@@ -127,6 +127,21 @@ def cluster_names(connection: Connection) -> dict[int, str | None]:
     return {row.id: row.name for row in connection.execute(select(Cluster.id, Cluster.name))}
 
 
+def moving_frames() -> Select[*tuple[Any, ...]]:
+    """Subquery of the ids of frames with an open intent: nobody else may call them missing."""
+    return select(JournalEntry.frame_id).where(JournalEntry.state == "intent")
+
+
+def moving_targets(connection: Connection, camera_id: int) -> set[bytes]:
+    """Paths where a move with an open intent puts a known frame: no new row for them."""
+    query = select(JournalEntry.target).where(
+        JournalEntry.state == "intent",
+        JournalEntry.operation == "move",
+        JournalEntry.camera_id == camera_id,
+    )
+    return set(connection.scalars(query))
+
+
 def path_recorded(connection: Connection, camera_id: int, path: bytes) -> bool:
     """Whether a frame on disk is recorded at this path."""
     query = select(Frame.id).where(

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from storage.filing_rows import moving_frames, moving_targets
 from storage.models import Camera, Embedding, Frame, Signature
 from storage.names import FRAME, format_id
+
+_TABLE: Table = Frame.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +120,19 @@ def pending_paths(connection: Connection, camera_id: int, due_at: float | None) 
 def insert_pending(
     connection: Connection, camera_id: int, paths: Iterable[bytes], now: float
 ) -> None:
-    """A row for each new candidate; a path that has one already is left alone."""
+    """A row for each new candidate; a path that has one already is left alone.
+
+    So is one where an undo is just putting a known frame back.
+    """
+    expected = moving_targets(connection, camera_id)
     rows = [
         {"camera_id": camera_id, "path": path, "original_path": path, "arrived_at": now}
         for path in paths
+        if path not in expected
     ]
     if rows:
         connection.execute(insert(Frame).on_conflict_do_nothing(), rows)
+        _note_arrival(connection, camera_id, now)
 
 
 def reopen(connection: Connection, ids: Sequence[int]) -> None:
@@ -135,54 +144,60 @@ def reopen(connection: Connection, ids: Sequence[int]) -> None:
     )
 
 
+# Built once: assembling a statement costs several times what SQLite needs to run it.
+_ROW_AT = select(_TABLE.c.id, _TABLE.c.stage, _TABLE.c.sha256, _TABLE.c.strikes).where(
+    _TABLE.c.camera_id == bindparam("camera_id"),
+    _TABLE.c.path == bindparam("path"),
+    _TABLE.c.presence == "here",
+)
+
+
 def row_at(connection: Connection, camera_id: int, path: bytes) -> Any:
     """The row of the file at this path, or None."""
-    query = select(Frame.id, Frame.stage, Frame.sha256, Frame.strikes).where(
-        Frame.camera_id == camera_id, Frame.path == path, Frame.presence == "here"
-    )
-    return connection.execute(query).first()
+    return connection.execute(_ROW_AT, {"camera_id": camera_id, "path": path}).first()
 
 
 def new_row(connection: Connection, camera_id: int, path: bytes, now: float) -> int:
     """Insert one pending row and return its id."""
+    _note_arrival(connection, camera_id, now)
     statement = insert(Frame).values(
         camera_id=camera_id, path=path, original_path=path, arrived_at=now
     )
     return int(connection.execute(statement.returning(Frame.id)).scalar_one())
 
 
-_TWIN = (
-    Frame.id,
-    Frame.path,
-    Frame.presence,
-    Frame.duplicate_of,
-    Frame.duplicate_kind,
-    Frame.cluster_id,
-    Frame.distance,
-    Frame.max_distance,
-    Frame.reason,
+_TWINS = (
+    select(
+        _TABLE.c.id,
+        _TABLE.c.path,
+        _TABLE.c.presence,
+        _TABLE.c.duplicate_of,
+        _TABLE.c.duplicate_kind,
+        _TABLE.c.cluster_id,
+        _TABLE.c.distance,
+        _TABLE.c.max_distance,
+        _TABLE.c.reason,
+    )
+    .where(
+        _TABLE.c.camera_id == bindparam("camera_id"),
+        _TABLE.c.sha256 == bindparam("sha256"),
+        _TABLE.c.id != bindparam("not_id"),
+        _TABLE.c.stage == "embedded",
+        _TABLE.c.presence.in_(("here", "missing")),
+    )
+    .order_by(_TABLE.c.id)
 )
 
 
 def twins(connection: Connection, camera_id: int, sha256: bytes, not_id: int) -> Sequence[Any]:
     """Embedded frames of the same camera with the same content, oldest first."""
-    query = (
-        select(*_TWIN)
-        .where(
-            Frame.camera_id == camera_id,
-            Frame.sha256 == sha256,
-            Frame.id != not_id,
-            Frame.stage == "embedded",
-            Frame.presence.in_(("here", "missing")),
-        )
-        .order_by(Frame.id)
-    )
-    return connection.execute(query).all()
+    values = {"camera_id": camera_id, "sha256": sha256, "not_id": not_id}
+    return connection.execute(_TWINS, values).all()
 
 
 def update_frame(connection: Connection, frame_id: int, **values: Any) -> None:
     """Set columns of one frame."""
-    connection.execute(update(Frame).where(Frame.id == frame_id).values(**values))
+    update_frames(connection, [{"id": frame_id} | values])
 
 
 _UPDATE_MANY: dict[tuple[str, ...], Any] = {}
@@ -196,11 +211,7 @@ def update_frames(connection: Connection, rows: Sequence[dict[str, Any]]) -> Non
     statement = _UPDATE_MANY.get(keys)
     if statement is None:
         values: dict[str, Any] = {key: bindparam(f"v_{key}") for key in keys}
-        statement = (
-            update(Frame.__table__)  # type: ignore[arg-type]
-            .where(Frame.__table__.c.id == bindparam("row_id"))
-            .values(**values)
-        )
+        statement = update(_TABLE).where(_TABLE.c.id == bindparam("row_id")).values(**values)
         _UPDATE_MANY[keys] = statement
     connection.execute(
         statement,
@@ -227,6 +238,10 @@ def make_exact_duplicates(connection: Connection, ids: Sequence[int], keeper_id:
     )
 
 
+_STORE_VECTOR = insert(Embedding.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
+_STORE_SIGNATURE = insert(Signature.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
+
+
 def store_vector(
     connection: Connection,
     frame_id: int,
@@ -236,17 +251,31 @@ def store_vector(
 ) -> None:
     """Store the embedding (float16 bytes) and, for a frame to be judged, its signature."""
     connection.execute(
-        insert(Embedding)
-        .values(frame_id=frame_id, space_id=space_id, vector=vector)
-        .on_conflict_do_nothing()
+        _STORE_VECTOR, {"frame_id": frame_id, "space_id": space_id, "vector": vector}
     )
     if signature is not None:
         grey, tiles, shape = signature
         connection.execute(
-            insert(Signature)
-            .values(frame_id=frame_id, grey=grey, tiles=tiles, tile_shape=shape)
-            .on_conflict_do_nothing()
+            _STORE_SIGNATURE,
+            {"frame_id": frame_id, "grey": grey, "tiles": tiles, "tile_shape": shape},
         )
+
+
+def left_alone(connection: Connection, rows: Sequence[KnownFile]) -> list[int]:
+    """Of rows whose file was not found at their path, those that no move of ours explains.
+
+    Filing renames a file first and commits its new path a moment later; a scan that looks in
+    between, or that read the row before, must not take the frame for deleted.
+    """
+    left: list[int] = []
+    for start in range(0, len(rows), 500):
+        paths = {row.id: row.path for row in rows[start : start + 500]}
+        query = select(Frame.id, Frame.path).where(
+            Frame.id.in_(paths), Frame.id.not_in(moving_frames())
+        )
+        found = connection.execute(query)
+        left.extend(int(row.id) for row in found if bytes(row.path) == paths[row.id])
+    return left
 
 
 def mark_missing(connection: Connection, ids: Sequence[int]) -> None:
@@ -328,8 +357,8 @@ def adopt_counter(connection: Connection, camera_id: int, pattern: bytes) -> boo
     return True
 
 
-def note_arrival(connection: Connection, camera_id: int, now: float) -> None:
-    """Remember when a camera last delivered, by the daemon's clock."""
+def _note_arrival(connection: Connection, camera_id: int, now: float) -> None:
+    """Remember when a camera last delivered, by the daemon's clock; a second look is no arrival."""
     connection.execute(update(Camera).where(Camera.id == camera_id).values(last_arrival_at=now))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from storage import file_moves
 from storage.engine import Database
@@ -81,6 +81,7 @@ def perform(db: Database, root: GuardedRoot, intent: Intent, now: float) -> int:
             return journal_id
         row = _row(db, journal_id)
         with db.write() as connection:
+            _drop_echo(connection, row)
             _finish(connection, row, stat_facts(fd, _place(row), intent.sha256), now)
     return journal_id
 
@@ -168,6 +169,8 @@ def _settle(db: Database, fd: int, row: RowMapping, now: float, note: str) -> st
     except FilingError as exc:
         verdict, why, facts = "dropped", exc.summary, None
     with db.write() as connection:
+        if verdict == "finished":
+            _drop_echo(connection, row)
         if verdict == "finished" and _occupied(connection, row):
             verdict, why = "dropped", "another frame is recorded at that place"
         if verdict == "finished":
@@ -261,6 +264,21 @@ def _occupied(connection: Connection, row: Mapping[str, object] | RowMapping) ->
     return connection.scalar(other) is not None
 
 
+def _drop_echo(connection: Connection, row: RowMapping) -> None:
+    """Remove the unread row that a scan made when it met our own move halfway."""
+    if row["operation"] == "move":
+        connection.execute(
+            delete(Frame).where(
+                Frame.camera_id == row["camera_id"],
+                Frame.path == row["target"],
+                Frame.presence == "here",
+                Frame.stage == "pending",
+                Frame.sha256.is_(None),
+                Frame.id != row["frame_id"],
+            )
+        )
+
+
 def _finish(connection: Connection, row: RowMapping, facts: FileFacts | None, now: float) -> None:
     """Mark done; the frame gets its place and the new ctime, so a scan sees nothing changed."""
     connection.execute(
@@ -278,7 +296,11 @@ def _finish(connection: Connection, row: RowMapping, facts: FileFacts | None, no
             "ctime_ns": facts.ctime_ns,
         }
     if values and row["operation"] != "move_link":
-        connection.execute(update(Frame).where(Frame.id == row["frame_id"]).values(values))
+        frame = update(Frame).where(Frame.id == row["frame_id"])
+        connection.execute(frame.values(values))
+        if facts is not None:  # a scan may have missed the file at its old place meanwhile
+            revived = frame.where(Frame.presence == "missing")
+            connection.execute(revived.values(presence="here", reason=None))
     if row["entry_id"] is not None:
         state = "applied" if row["undoes"] is None else "undone"
         mark_entry(connection, row["entry_id"], state, row["note"])

@@ -14,7 +14,7 @@ from storage.states import GONE, STATES
 LATENCY_FRAMES: Final = 1000
 """Frames over which the latency percentiles are taken (contract, section 7)."""
 
-_WATCHED: Final = frozenset({"watching", "polling"})
+_WATCHED: Final = frozenset({"learning", "watching", "polling"})
 _TROUBLE: Final = frozenset({"degraded", "offline"})
 
 
@@ -22,8 +22,8 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     """Every camera with its condition and frame counts, for people.
 
     Keys: those of the contract's `cameras`, and `reason`, `ignored`, `total`, `pending`, `novel`,
-    `duplicates`, `rejected`. With no daemon nobody watches, so `watching` and `polling` become
-    `inactive`; what the last daemon found wrong stays to be seen.
+    `duplicates`, `rejected`. With no daemon nobody watches, so `learning`, `watching` and
+    `polling` become `inactive`; what the last daemon found wrong stays to be seen.
     """
     counts: dict[int, dict[str, int]] = {}
     for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):

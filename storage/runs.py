@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from storage.errors import NotFoundError
 from storage.models import PlanEntry, Run
@@ -216,4 +216,21 @@ def note_finished(connection: Connection, run_id: int, now: float, seconds: floa
         update(Run)
         .where(Run.id == run_id, Run.finished_at.is_(None))
         .values(finished_at=now, seconds=seconds)
+    )
+
+
+def thin_out(connection: Connection, kind: RunKind, keep: int) -> None:
+    """Forget the entries of plans that newer ones replaced before they were applied.
+
+    The runs stay in the list with their counts; the newest `keep` plans stay whole.
+    """
+    old = connection.scalars(
+        select(Run.id)
+        .where(Run.kind == kind, Run.state == "planned")
+        .order_by(Run.id.desc())
+        .offset(keep)
+    ).all()
+    touched = select(PlanEntry.run_id).where(PlanEntry.state != "planned")
+    connection.execute(
+        delete(PlanEntry).where(PlanEntry.run_id.in_(old), PlanEntry.run_id.not_in(touched))
     )

@@ -5,7 +5,10 @@ alone, 3.2 ms in batches of eight, which also take 50 MB more; and a vector then
 what else was in its batch. `invoke` releases the GIL, so other threads run meanwhile.
 """
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +171,29 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     return (safe / np.where(usable, norms, 1.0)).astype(np.float32)
 
 
+@contextmanager
+def _native_notes_hidden() -> Iterator[None]:
+    """Keep the library's line about its CPU delegate off the owner's terminal.
+
+    It is written by C++ to file descriptor 2 and cannot be switched off; errors come as exceptions.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silent, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
+
+
 def _interpreter(source: dict[str, Any], threads: int) -> Any:
     """An interpreter without tensors yet; whatever it cannot parse is an EncoderError."""
     try:
-        return Interpreter(num_threads=threads, **source)
+        with _native_notes_hidden():
+            return Interpreter(num_threads=threads, **source)
     except (ValueError, RuntimeError) as exc:
         raise EncoderError(f"The network is not a LiteRT file that can be run: {exc}.") from exc
 

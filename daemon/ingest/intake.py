@@ -271,7 +271,7 @@ class Intake:
         return True
 
     def _take_step(self, camera: WatchedCamera, step: ScanStep) -> None:
-        gone = [row.id for row in step.gone if not self._is_there(camera, row.path)]
+        gone = [row for row in step.gone if not self._is_there(camera, row.path)]
         if gone and not self._root_present(camera):
             return
         rejected = [row.id for row in step.changed if row.stage == "rejected"]
@@ -279,7 +279,7 @@ class Intake:
             with self._db.write() as connection:
                 frames.insert_pending(connection, camera.id, step.new, self._wall())
                 if gone:
-                    frames.mark_missing(connection, gone)
+                    frames.mark_missing(connection, frames.left_alone(connection, gone))
                 if rejected:
                     frames.reopen(connection, rejected)
         for path in (*step.new, *(row.path for row in step.changed)):

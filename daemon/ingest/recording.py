@@ -65,8 +65,6 @@ class Recorder:
                     self._refuse(connection, item, now)
                 else:
                     self._embed(connection, space_id, item, now)
-            for camera_id in {_file(item).camera_id for item in batch}:
-                frames.note_arrival(connection, camera_id, now)
 
     def _refuse(self, connection: Connection, item: RefusedFile, now: float) -> None:
         file = item.file
@@ -190,10 +188,6 @@ class Recorder:
 
 
 _MOVED = object()
-
-
-def _file(item: EncodedFrame | RefusedFile) -> Any:
-    return item.file if isinstance(item, RefusedFile) else item.image.file
 
 
 def _stat_values(stat: StatKey) -> dict[str, Any]:

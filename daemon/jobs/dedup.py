@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from daemon.dedup.reasons import distance_between
 from daemon.jobs.child import Progress, run_child
 from daemon.jobs.workshop import Workshop
-from storage import cameras, dedup, frames, meta, runs
+from storage import cameras, dedup, embeddings, frames, meta, runs
 from storage.cameras import CameraRow
 from storage.dedup import LAST, OrderedFrame
 from storage.models import Frame
@@ -22,6 +23,8 @@ from storage.names import FRAME, RUN, format_id
 from storage.root_guard import is_own_path
 
 CHECKPOINTS_KEPT = 48
+PLANS_KEPT = 10
+PAIRS_AT_ONCE = 250
 
 
 def plan_dedup(workshop: Workshop, progress: Progress, *, at_once: bool) -> dict[str, Any]:
@@ -161,6 +164,7 @@ def _filed_duplicates(connection: Connection, ids: Sequence[int]) -> set[int]:
 
 def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
     """Make a run of everything that is redundant now; an unchanged plan keeps its run."""
+    distances = _keeper_distances(workshop)
     with workshop.db.write() as connection:
         redundant = dedup.redundant_frames(connection)
         entries = [
@@ -169,6 +173,7 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
                 keeper_id=int(row.duplicate_of),
                 sha256=row.sha256,
                 size=row.size,
+                distance=distances.get((int(row.id), int(row.duplicate_of))),
                 change_score=row.change_score,
                 reason=row.reason or f"same bytes as {format_id(FRAME, row.duplicate_of)}",
             )
@@ -180,8 +185,40 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
             connection, "dedup", entries, now=now, counts=counts, seconds=seconds
         )
         runs.note_finished(connection, run_id, now, seconds)
+        runs.thin_out(connection, "dedup", keep=PLANS_KEPT)
     return {
         "run": format_id(RUN, run_id),
         "frames_redundant": len(entries),
         "bytes_redundant": sum(entry.size or 0 for entry in entries),
     }
+
+
+def _keeper_distances(workshop: Workshop) -> dict[tuple[int, int], float]:
+    """Cosine distance of (frame, keeper) for all that is redundant, before any lock is taken.
+
+    Those of the newest plan are used again, so that an hourly plan reads only what is new.
+    """
+    space = workshop.current_space()
+    if space is None:
+        return {}
+    with workshop.db.read() as connection:
+        newest = runs.newest_run(connection, "dedup")
+        entries = [] if newest is None else runs.entries_of(connection, int(newest["id"]))
+        known: dict[tuple[int, int], float] = {
+            (entry["frame_id"], entry["keeper_id"]): entry["distance"]
+            for entry in entries
+            if entry["distance"] is not None
+        }
+        pairs = [(int(row.id), int(row.duplicate_of)) for row in dedup.redundant_frames(connection)]
+        missing = [pair for pair in pairs if pair not in known]
+        for start in range(0, len(missing), PAIRS_AT_ONCE):
+            part = missing[start : start + PAIRS_AT_ONCE]
+            found = embeddings.vectors_of(
+                connection, space[0], sorted({i for p in part for i in p})
+            )
+            vectors = dict(zip(found.ids.tolist(), found.rows, strict=True))
+            for frame_id, keeper_id in part:
+                distance = distance_between(vectors.get(frame_id), vectors.get(keeper_id))
+                if distance is not None:
+                    known[frame_id, keeper_id] = round(distance, 6)
+    return known

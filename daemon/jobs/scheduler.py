@@ -56,6 +56,8 @@ class JobScheduler:
 
     def start(self) -> None:
         """Add the scheduled jobs and start."""
+        # A job that is still running when it is due again is how it shall be, no warning.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         settings = self._workshop.settings
         self._every(CHECK_SECONDS, self._check_clustering, "heavy", "recluster when due")
         self._every(settings.dedup.every_seconds, self._dedup, "heavy", "dedup")

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import insert, select
 
 from storage.errors import ChangedFileError, FilingError, NotDurableError, TargetExistsError
+from storage.filing_rows import moving_frames, moving_targets
+from storage.frames import insert_pending, mark_missing
 from storage.journal import Intent, Recovery, perform, recover, temporary_name
-from storage.models import Event, JournalEntry
+from storage.models import Event, Frame, JournalEntry
 from tests.tools.filing_world import NOW, World, make_world
 
 TARGET = b"stillwatch/novel/2024-05-06/a.jpg"
@@ -174,6 +176,24 @@ def test_another_frame_recorded_at_the_target_stops_a_move(world: World) -> None
     (world.folder / "a.jpg").rename(world.folder / os.fsdecode(TARGET))
     open_intent(world, frame)
     assert settle(world) == Recovery(dropped=1)
+
+
+def test_a_scan_that_met_the_move_halfway_does_no_harm(world: World) -> None:
+    frame = world.frame("stillwatch/novel/x/a.jpg", cluster_id=world.cluster())
+    open_intent(world, frame, target=b"in/a.jpg")
+    with world.db.write() as connection:
+        assert moving_targets(connection, world.camera_id) == {b"in/a.jpg"}
+        assert connection.scalars(moving_frames()).all() == [frame]
+        insert_pending(connection, world.camera_id, [b"in/a.jpg"], NOW)
+        mark_missing(connection, [frame])
+    (world.folder / "in").mkdir()
+    (world.folder / "stillwatch/novel/x/a.jpg").rename(world.folder / "in/a.jpg")
+    assert settle(world) == Recovery(finished=1)
+    row = world.row(frame)
+    assert (row.path, row.state) == (b"in/a.jpg", "assigned")
+    with world.db.read() as connection:
+        assert connection.scalars(select(Frame.id)).all() == [frame]
+        assert moving_targets(connection, world.camera_id) == set()
 
 
 def test_the_intent_is_committed_before_the_act_and_dropped_when_refused(
