@@ -130,12 +130,20 @@ def _encoder(encoder: Mapping[str, Any]) -> str:
 
 
 def _problems(cameras: Sequence[Mapping[str, Any]]) -> list[Any]:
-    lines = {
-        f"! {camera['name']}": f"{camera['state']}: {camera['reason']}"
-        for camera in cameras
-        if camera["reason"] and camera["state"] in ("degraded", "offline", "polling")
-    }
+    lines = {f"! {name}": text for name, text in problems(cameras).items()}
     return ["", _labelled(lines, "yellow")] if lines else []
+
+
+def problems(cameras: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Camera name -> what is wrong with it, in words; only those with a problem."""
+    found = {}
+    for camera in cameras:
+        told = [camera["filing"]] if camera["filing"] else []
+        if camera["reason"] and camera["state"] in ("degraded", "offline", "polling"):
+            told.insert(0, f"{camera['state']}: {camera['reason']}")
+        if told:
+            found[printable(str(camera["name"]))] = "; ".join(told)
+    return found
 
 
 def age(moment: str | None, now: float) -> str:

@@ -17,6 +17,7 @@ EXAMPLES: Final[dict[str, object]] = {
     "camera.timezone": "Europe/Berlin",
     "camera.pattern": "cam-%Y%m%d-%H%M%S.jpg",
     "cameras.timezone": "Europe/Berlin",
+    "cameras.kind": "fixed",
     "encoder.cache": "/var/cache/stillwatch",
 }
 """Values shown for settings that have no default."""

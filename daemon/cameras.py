@@ -1,6 +1,7 @@
 """From folders on the command line and the owner's settings to the cameras of this run."""
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from daemon.ingest.candidates import is_watched_folder
 from daemon.settings import CameraSettings, Settings
 from storage import cameras
 from storage.errors import FolderError, RootOfflineError, SettingsError, UsageError
+from storage.names import display_path
 from storage.root_guard import check_root, identify, load_root, record_root
 
 
@@ -36,8 +38,8 @@ def choose_cameras(
         UsageError: No folder, overlapping folders, or the state folder lies in one.
         SettingsError: An unknown time zone.
     """
-    named = {camera.root.resolve(): camera for camera in settings.camera}
-    wanted = [folder.resolve() for folder in folders] or list(named)
+    named = {_resolved(camera.root): camera for camera in settings.camera}
+    wanted = [_resolved(folder) for folder in folders] or list(named)
     if not wanted:
         raise UsageError("Name a folder to watch.", hint="stillwatch run FOLDER")
     for folder in wanted:
@@ -50,19 +52,37 @@ def choose_cameras(
     return [_choose(folder, named.get(folder), settings) for folder in wanted]
 
 
+def _resolved(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a NUL, too long a name
+        raise _absent(folder) from exc
+
+
 def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise FolderError(
-            f"There is no folder {folder}.", hint="Check the spelling.", path=str(folder)
-        )
-    if not folder.is_dir():
+    try:
+        status = folder.stat()
+    except PermissionError as exc:
+        raise _forbidden(folder) from exc
+    except OSError as exc:
+        raise _absent(folder) from exc
+    if not stat.S_ISDIR(status.st_mode):
         raise FolderError(f"{folder} is no folder.", hint="Name a folder.", path=str(folder))
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise FolderError(
-            f"There is no permission to read {folder}.",
-            hint="Give the user that runs stillwatch read and search permission.",
-            path=str(folder),
-        )
+        raise _forbidden(folder)
+
+
+def _absent(folder: Path) -> FolderError:
+    summary = f"There is no folder {folder}."
+    return FolderError(summary, hint="Check the spelling.", path=str(folder))
+
+
+def _forbidden(folder: Path) -> FolderError:
+    return FolderError(
+        f"There is no permission to read {folder}.",
+        hint="Give the user that runs stillwatch read and search permission.",
+        path=str(folder),
+    )
 
 
 def _refuse_overlap(folder: Path, wanted: Sequence[Path], state_dir: Path) -> None:
@@ -82,7 +102,7 @@ def _refuse_overlap(folder: Path, wanted: Sequence[Path], state_dir: Path) -> No
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    names = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    names = sorted(e for e in folder.iterdir() if e.is_dir() and not e.is_symlink())
     found = [entry for entry in names if is_watched_folder(os.fsencode(entry.name))]
     if not found:
         raise FolderError(
@@ -96,14 +116,14 @@ def _choose(folder: Path, own: CameraSettings | None, settings: Settings) -> Cho
     if zone is not None:
         try:
             ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError) as exc:
+        except (ZoneInfoNotFoundError, OSError, ValueError) as exc:
             raise SettingsError(
                 f"There is no time zone {zone!r}.", hint="Use an IANA name such as Europe/Berlin."
             ) from exc
     return ChosenCamera(
         root=folder,
-        name=(own.name if own else None) or folder.name or "root",
-        kind=own.kind if own else None,
+        name=(own.name if own else None) or display_path(os.fsencode(folder.name)) or "root",
+        kind=(own.kind if own else None) or settings.cameras.kind,
         timezone=zone,
         pattern=own.pattern if own else None,
     )

@@ -69,12 +69,16 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedFile:
-    """A file without a usable picture. `final` false: it may become one (it stays pending)."""
+    """A file without a usable picture. `final` false: it may become one (it stays pending).
+
+    `unreadable`: it could not be examined at all (EACCES, EIO).
+    """
 
     file: SettledFile
     reason: str
     final: bool
     sha256: bytes | None = None
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from daemon.jobs.triggers import clustering_input
 from daemon.jobs.workshop import Workshop
 from storage import meta, runs
 from storage.names import RUN, format_id
+from storage.root_guard import load_roots
 
 
 def finish_once(workshop: Workshop, report: Callable[[str], None], *, filing: bool) -> int:
@@ -37,6 +38,8 @@ def _file(workshop: Workshop, report: Callable[[str], None]) -> int:
     skipped = 0
     with workshop.db.read() as connection:
         newest = runs.newest_run(connection, "dedup")
+        if not any(root.writable for root in load_roots(connection).values()):
+            return 0  # filing is forced off, and was said to be; nothing is left undone
     if newest is not None and newest["state"] == "planned" and newest["counts"]["entries"]:
         outcome = apply_run(workshop, int(newest["id"]), _quiet)
         skipped += int(outcome.result["skipped"])

@@ -200,6 +200,7 @@ class Service:
         try:
             self._supervisor.start()
             if self._options.once:
+                self._say_where_nothing_is_filed()
                 code = self._work_once(stop)
             else:
                 self._say_what_happens()
@@ -239,7 +240,8 @@ class Service:
                 told = now
                 self._report(f"{self._pipeline.recorded_count} frames recorded, {left} in hand")
         skipped = finish_once(self._workshop, self._report, filing=self._filing)
-        return 3 if skipped or self._intake.unexamined else 0
+        unexamined = self._intake.unexamined + self._pipeline.unexamined
+        return 3 if skipped or unexamined else 0
 
     def _drain(self) -> None:
         self._supervisor.stop()
@@ -271,12 +273,18 @@ class Service:
         for row in self._rows:
             self._report(f"watching {os.fsdecode(row.root)} as camera {row.name}")
         if self._filing:
+            self._say_where_nothing_is_filed()
             self._report(f"filing is on (mode {self._settings.filing.mode})")
         else:
             self._report(
                 "filing is off: duplicates and clusters are only recorded; with --file they would"
                 " be moved into FOLDER/stillwatch/, undoable"
             )
+
+    def _say_where_nothing_is_filed(self) -> None:
+        for row in self._rows:
+            if self._filing and not row.writable:
+                self._report(f"{os.fsdecode(row.root)} cannot be written: nothing is filed there")
 
     def _prepare_encoder(self) -> Encoder:
         chosen = self._settings.encoder

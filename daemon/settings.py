@@ -7,9 +7,9 @@ with the name of the key: a typo must not silently switch something off.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from storage.errors import SettingsError
 
@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A frozen table of the settings file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CameraSettings(Section):
@@ -41,6 +41,7 @@ class CamerasSettings(Section):
 
     by_subfolder: bool = Field(False, description="Each first-level subfolder is a camera.")
     timezone: str | None = Field(None, description="IANA zone; default: the machine's.")
+    kind: Kind | None = Field(None, description="Kind of every camera that is not described.")
 
 
 class IngestSettings(Section):
@@ -62,7 +63,7 @@ class IngestSettings(Section):
         2, description="Decoding processes."
     )
     decode_seconds: Positive = Field(20.0, description="A picture that takes longer is refused.")
-    decode_memory_mb: Annotated[int, Field(ge=256)] = Field(
+    decode_memory_mb: Annotated[int, Field(ge=512)] = Field(
         2048, description="Address space of a decoding process."
     )
     max_megapixels: Positive = Field(120.0, description="Larger pictures are refused unread.")
@@ -134,15 +135,19 @@ class FilingSettings(Section):
         "move", description="What filing does with a file."
     )
     brake_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="Largest share of a camera that one automatic run may move."
+        0.2, description="Share of a camera whose filed frames may move again unasked."
     )
     brake_files: Annotated[int, Field(ge=1)] = Field(
-        1000, description="Most files that one automatic run may move."
+        1000, description="Most files of one run; most filed frames that move again unasked."
     )
 
 
 class Settings(Section):
-    """All settings; `Settings()` is the documented default."""
+    """All settings; `Settings()` is the documented default.
+
+    `[[camera]]` describes one camera. A single `[camera]` table (the form of the contract's
+    `camera.by_subfolder`) means the same as `[cameras]`: TOML has no room for both under one key.
+    """
 
     camera: tuple[CameraSettings, ...] = ()
     cameras: CamerasSettings = CamerasSettings()
@@ -151,6 +156,15 @@ class Settings(Section):
     clustering: ClusteringSettings = ClusteringSettings()
     dedup: DedupSettings = DedupSettings()
     filing: FilingSettings = FilingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _camera_table(cls, data: Any) -> Any:
+        """Take a `[camera]` table for `[cameras]`."""
+        if isinstance(data, dict) and isinstance(data.get("camera"), dict):
+            rest = {key: value for key, value in data.items() if key != "camera"}
+            return rest | {"cameras": data.get("cameras", {}) | data["camera"]}
+        return data
 
 
 def default_path(state_dir: Path) -> Path:

@@ -71,12 +71,17 @@ def frames_to_file(
 ) -> Iterator[FilingFrame]:
     """The frames whose state has a folder, by id, a page at a time (bounded memory).
 
+    A frame that dedup has yet to judge waits: filed with its cluster now it would have to move
+    again, to its keeper, and so many second moves are what the brake is there to stop.
+
     Args:
         connection: An open read transaction.
         cameras: Ids of the cameras to look at; None: all whose folder can be written.
     """
     links = own_links(connection)
-    query = _query().where(Frame.state.in_(FILED_STATES), Camera.writable)
+    never_judged = (Camera.kind_source == "owner") & (Camera.kind != "fixed")
+    ripe = Frame.judged | Frame.duplicate_kind.is_not(None) | never_judged
+    query = _query().where(Frame.state.in_(FILED_STATES), Camera.writable, ripe)
     if cameras is not None:
         query = query.where(Frame.camera_id.in_(cameras))
     last = 0

@@ -177,6 +177,7 @@ _TWINS = (
         _TABLE.c.distance,
         _TABLE.c.max_distance,
         _TABLE.c.reason,
+        _TABLE.c.id.in_(moving_frames()).label("under_way"),
     )
     .where(
         _TABLE.c.camera_id == bindparam("camera_id"),
@@ -190,9 +191,18 @@ _TWINS = (
 
 
 def twins(connection: Connection, camera_id: int, sha256: bytes, not_id: int) -> Sequence[Any]:
-    """Embedded frames of the same camera with the same content, oldest first."""
+    """Embedded frames of the same camera with the same content, oldest first.
+
+    `under_way` tells those whose file a move of ours is just taking elsewhere.
+    """
     values = {"camera_id": camera_id, "sha256": sha256, "not_id": not_id}
     return connection.execute(_TWINS, values).all()
+
+
+def is_here(connection: Connection, frame_id: int) -> bool:
+    """Whether a frame's file is on disk, by its row."""
+    query = select(Frame.id).where(Frame.id == frame_id, Frame.presence == "here")
+    return connection.execute(query).first() is not None
 
 
 def update_frame(connection: Connection, frame_id: int, **values: Any) -> None:
@@ -339,21 +349,25 @@ def release_duplicates(connection: Connection, keeper_ids: Sequence[int]) -> Non
         )
 
 
+_OF_PATTERN = (
+    _TABLE.c.camera_id == bindparam("of_camera"),
+    _TABLE.c.counter_pattern == bindparam("of_pattern"),
+    _TABLE.c.stage == "embedded",
+)
+_COUNTED = select(_TABLE.c.id).where(*_OF_PATTERN).limit(1)
+_CHANGE_OVER = (
+    update(_TABLE)
+    .where(*_OF_PATTERN, _TABLE.c.time_source == "mtime")
+    .values(time_source="counter", captured_at=None, captured_ns=None)
+)
+
+
 def adopt_counter(connection: Connection, camera_id: int, pattern: bytes) -> bool:
     """Whether another frame shares this counter pattern; those ordered by mtime change over."""
-    others = (
-        Frame.camera_id == camera_id,
-        Frame.counter_pattern == pattern,
-        Frame.stage == "embedded",
-    )
-    known = connection.execute(select(Frame.id).where(*others).limit(1)).first()
-    if known is None:
+    values = {"of_camera": camera_id, "of_pattern": pattern}
+    if connection.execute(_COUNTED, values).first() is None:
         return False
-    connection.execute(
-        update(Frame)
-        .where(*others, Frame.time_source == "mtime")
-        .values(time_source="counter", captured_at=None, captured_ns=None)
-    )
+    connection.execute(_CHANGE_OVER, values)
     return True
 
 

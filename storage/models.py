@@ -13,12 +13,14 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Computed,
+    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     Text,
+    TypeDecorator,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -26,6 +28,37 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storage.states import STATE_SQL
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def storable_time(nanoseconds: int) -> int:
+    """A file time as 64 signed bits hold it: years 1677 to 2262, others become the nearest."""
+    return max(-(2**63), min(2**63 - 1, nanoseconds))
+
+
+class FileTime(TypeDecorator[int]):
+    """Nanoseconds since the epoch; a file may claim the year 2400."""
+
+    impl = BigId
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """See `storable_time`."""
+        return None if value is None else storable_time(value)
+
+
+class FileNumber(TypeDecorator[int]):
+    """An inode or device: 64 unsigned bits (network filesystems use them all), kept as signed."""
+
+    impl = BigId
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Two's complement."""
+        return value - 2**64 if value is not None and value >= 2**63 else value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
+        """The number that stat(2) gave."""
+        return value + 2**64 if value is not None and value < 0 else value
 
 
 class Base(DeclarativeBase):
@@ -63,9 +96,9 @@ class Camera(Base):
     timezone: Mapped[str | None]
     state: Mapped[str] = mapped_column(default="learning")
     state_reason: Mapped[str | None]
-    root_device: Mapped[int | None]
+    root_device: Mapped[int | None] = mapped_column(FileNumber)
     root_filesystem: Mapped[str | None]
-    root_inode: Mapped[int | None]
+    root_inode: Mapped[int | None] = mapped_column(FileNumber)
     writable: Mapped[bool] = mapped_column(default=True)
     ignored: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[float]
@@ -112,11 +145,11 @@ class Frame(Base):
     path: Mapped[bytes]
     original_path: Mapped[bytes]
     # facts of the file, as last examined
-    device: Mapped[int | None]
-    inode: Mapped[int | None]
+    device: Mapped[int | None] = mapped_column(FileNumber)
+    inode: Mapped[int | None] = mapped_column(FileNumber)
     size: Mapped[int | None]
-    mtime_ns: Mapped[int | None]
-    ctime_ns: Mapped[int | None]
+    mtime_ns: Mapped[int | None] = mapped_column(FileTime)
+    ctime_ns: Mapped[int | None] = mapped_column(FileTime)
     sha256: Mapped[bytes | None]
     format: Mapped[str | None]
     width: Mapped[int | None]
@@ -310,10 +343,10 @@ class JournalEntry(Base):
     source: Mapped[bytes]
     target: Mapped[bytes]
     sha256: Mapped[bytes]
-    device: Mapped[int]
-    inode: Mapped[int]
+    device: Mapped[int] = mapped_column(FileNumber)
+    inode: Mapped[int] = mapped_column(FileNumber)
     size: Mapped[int]
-    mtime_ns: Mapped[int]
+    mtime_ns: Mapped[int] = mapped_column(FileTime)
     mode: Mapped[int]
     state: Mapped[str] = mapped_column(default="intent")  # intent, done, dropped
     at: Mapped[float]

@@ -21,9 +21,10 @@ _TROUBLE: Final = frozenset({"degraded", "offline"})
 def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     """Every camera with its condition and frame counts, for people.
 
-    Keys: those of the contract's `cameras`, and `reason`, `ignored`, `total`, `pending`, `novel`,
-    `duplicates`, `rejected`. With no daemon nobody watches, so `learning`, `watching` and
-    `polling` become `inactive`; what the last daemon found wrong stays to be seen.
+    Keys: those of the contract's `cameras`, and `reason`, `filing` (why it is off), `ignored`,
+    `total`, `pending`, `novel`, `duplicates`, `rejected`. With no daemon nobody watches, so
+    `learning`, `watching` and `polling` become `inactive`; what the last daemon found wrong
+    stays to be seen.
     """
     counts: dict[int, dict[str, int]] = {}
     for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):
@@ -40,6 +41,7 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
                 "last_arrival_at": iso_time(row["last_arrival_at"]),
                 "kind": row["kind"],
                 "reason": row["state_reason"],
+                "filing": None if row["writable"] else "cannot be written: nothing is filed there",
                 "ignored": row["ignored"],
                 "total": sum(states.values()),
                 "pending": states.get("pending", 0),

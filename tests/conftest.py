@@ -1,6 +1,9 @@
-"""Fixtures that several test folders share."""
+"""Fixtures that several test folders share, and the rule that a skip fails the gate."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,3 +16,26 @@ def encoder_cache() -> Path:
     folder = registry.default_cache_dir()
     registry.prepare("efficientnet_lite0", folder, lambda stage, done, total: None)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test finds the state folder of whoever runs it."""
+    monkeypatch.delenv("STILLWATCH_STATE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
+    yield
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
+    """Say why a run with skipped tests fails where CI is set."""
+    if os.environ.get("CI") == "true" and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("skipped tests count as failures when CI=true", red=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Make a run with skipped tests fail where CI is set."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter is not None and reporter.stats.get("skipped")
+    if os.environ.get("CI") == "true" and skipped and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

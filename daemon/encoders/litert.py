@@ -82,7 +82,8 @@ class LiteRTEncoder:
         self._input_type = detail["dtype"]
         if int(detail["shape"][0]) != 1:
             self._interpreter.resize_tensor_input(self._input, (1, *record.input_size, 3))
-        self._interpreter.allocate_tensors()
+        with _native_notes_hidden():
+            self._interpreter.allocate_tensors()
         outputs = self._interpreter.get_output_details()
         self._vector_output = _find_output(outputs, (record.dim,))
         self._tile_output = (

@@ -3,6 +3,7 @@
 Order of evidence: EXIF, a date in the name, a counter in the name, the file's mtime.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -83,9 +84,14 @@ def from_mtime(mtime_ns: int, zone: tzinfo | None) -> CaptureTime:
 def counter_of(path: bytes) -> tuple[bytes, int] | None:
     """The counter in a name and its pattern (folder and name without the number).
 
-    The last run of digits counts: `2026/IMG_0012.JPG` is (b"2026/IMG_#.JPG", 12).
+    The last run of digits counts: `2026/IMG_0012.JPG` is (b"2026/IMG_#.JPG", 12). Digits of the
+    extension (`.jp2`) count only where it has nothing else (`cam.0012`).
     """
-    match = _COUNTER.search(path)
-    if match is None or b"/" in path[match.start() :] or len(match[1]) > 15:
+    end = len(path)
+    extension = os.path.splitext(path)[1]
+    if not extension[1:].isdigit():
+        end -= len(extension)
+    match = _COUNTER.search(path, 0, end)
+    if match is None or len(match[1]) > 15:
         return None
     return path[: match.start()] + b"#" + path[match.end() :], int(match[1])

@@ -8,6 +8,7 @@ Protocol: request = 4-byte length, JSON, with the file descriptor as ancillary d
 two 4-byte lengths, JSON, payload (pixels of the encoder's input, then the grey PNG).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.ingest.exchange import receive
 from daemon.ingest.picture import UnusablePictureError, decode
 from daemon.signature import make_grey, pack_grey
 
@@ -47,12 +49,14 @@ def squeeze(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
 def read_and_hash(fd: int) -> tuple[bytes, bytes | None]:
     """The SHA-256 of the file and its bytes; None for a file too large to be a picture."""
     with os.fdopen(fd, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size > READ_LIMIT_BYTES:
-            return hashlib.file_digest(file, "sha256").digest(), None
-        data = file.read()
-        while more := file.read():
-            data += more
-    return hashlib.sha256(data).digest(), data
+        if os.fstat(file.fileno()).st_size <= READ_LIMIT_BYTES:
+            with contextlib.suppress(MemoryError):
+                data = file.read()
+                while more := file.read():
+                    data += more
+                return hashlib.sha256(data).digest(), data
+            file.seek(0)
+        return hashlib.file_digest(file, "sha256").digest(), None
 
 
 def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -64,15 +68,15 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     answer: dict[str, Any] = {"sha256": digest.hex()}
     try:
         if data is None:
-            raise UnusablePictureError("larger than 512 MiB")
+            raise UnusablePictureError("the file is too large to be a camera's picture")
         height, width = request["input_size"]
         picture = decode(data, wanted=(max(height, 320), max(width, 320)), limit=request["pixels"])
+        pixels = squeeze(picture.rgb, height, width)
+        grey = pack_grey(make_grey(picture.rgb))
     except UnusablePictureError as exc:
         return answer | {"refused": str(exc)}, b""
-    except MemoryError:
+    except (MemoryError, cv2.error):  # OpenCV's own error is one of memory for any decoded array
         return answer | {"refused": "decoding it needs more memory than allowed"}, b""
-    pixels = squeeze(picture.rgb, height, width)
-    grey = pack_grey(make_grey(picture.rgb))
     answer |= {
         "format": picture.format,
         "width": picture.width,
@@ -81,17 +85,6 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         "pixels": pixels.nbytes,
     }
     return answer, pixels.tobytes() + grey
-
-
-def receive(connection: socket.socket, count: int) -> bytes | None:
-    """Exactly `count` bytes, or None at the end of the stream."""
-    parts = bytearray()
-    while len(parts) < count:
-        part = connection.recv(count - len(parts))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
 
 
 def serve(connection: socket.socket) -> None:

@@ -8,6 +8,7 @@ is bounded and nothing is lost.
 import errno
 import logging
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from daemon.ingest.candidates import classify, is_watched_folder
-from daemon.ingest.scanner import FolderMemory, Scanner, ScanStep
+from daemon.ingest.scanner import FolderMemory, Scanner, ScanStep, same_file
 from daemon.ingest.settling import Settled, Settler, stat_key
 from daemon.messages import Candidate, RefusedFile, SettledFile, StatKey
 from daemon.settings import IngestSettings
@@ -49,6 +50,8 @@ class WatchedCamera:
     root: bytes
     memory: FolderMemory = field(default_factory=FolderMemory)
     hinted: set[bytes] = field(default_factory=set)
+    taken: set[bytes] = field(default_factory=set)
+    """Hints that the intake's thread is working on."""
     folders: set[bytes] = field(default_factory=set)
     scan_wanted: str | None = None
     offline: bool = False
@@ -87,7 +90,7 @@ class Intake:
         self._ignored = frozenset(os.fsencode(name.lower()) for name in settings.ignore)
         self._settler = Settler(settings.settle_seconds, self._look, monotonic, wall)
         self._ready: deque[SettledFile] = deque()
-        self._scans: deque[tuple[WatchedCamera, Iterator[None]]] = deque()
+        self._scans: deque[tuple[WatchedCamera, bytes, Iterator[None]]] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -95,7 +98,7 @@ class Intake:
         self.failed: BaseException | None = None
         self.ticked_at = monotonic()
         self.unexamined = 0
-        """Files that could not be examined since the start (EACCES, EIO)."""
+        """Folders that could not be listed since the start (EACCES, EIO)."""
 
     # --- called from other threads
 
@@ -116,9 +119,15 @@ class Intake:
         self._wake.set()
 
     def request_scan(self, camera_id: int, reason: str) -> None:
-        """Compare the whole folder with the database soon."""
+        """Compare the whole folder with the database soon.
+
+        `start` also tries again what is undecided, `rescan` skips unchanged folders; the most
+        thorough of the scans that are wanted is made.
+        """
+        camera = self._cameras[camera_id]
         with self._lock:
-            self._cameras[camera_id].scan_wanted = reason
+            if camera.scan_wanted in (None, "rescan") or reason == "start":
+                camera.scan_wanted = reason
         self._wake.set()
 
     def start(self) -> None:
@@ -134,13 +143,16 @@ class Intake:
 
     def unfinished(self) -> int:
         """Files and scans in hand, but for files that never rest."""
+        patience = max(self._settings.max_settle_seconds, 2 * self._settings.settle_seconds)
+        restless = self._settler.restless(patience)
         with self._lock:
             wanted = sum(
-                len(c.hinted) + len(c.folders) + (c.scan_wanted is not None)
+                len(c.folders)
+                + (c.scan_wanted is not None)
+                + sum(Candidate(camera_id=c.id, path=p) not in restless for p in c.hinted | c.taken)
                 for c in self._cameras.values()
             )
-        restless = self._settler.restless(self._settings.max_settle_seconds)
-        return wanted + len(self._scans) + len(self._ready) + len(self._settler) - restless
+        return wanted + len(self._scans) + len(self._ready) + len(self._settler) - len(restless)
 
     # --- the thread
 
@@ -173,18 +185,23 @@ class Intake:
         return progressed
 
     def _take_hints(self, camera: WatchedCamera) -> None:
+        under_way = {below for other, below, _ in self._scans if other is camera}
         with self._lock:
-            paths, camera.hinted = camera.hinted, set()
-            folders, camera.folders = camera.folders, set()
-            reason, camera.scan_wanted = camera.scan_wanted, None
-        if reason is not None:
-            self._scans.append((camera, self._scan(camera, b"", reason)))
-        for folder in folders:
-            if is_watched_folder(folder):
-                self._scans.append((camera, self._scan(camera, folder, "folder changed")))
-        wanted = [path for path in paths if classify(path, self._ignored) == "candidate"]
+            camera.taken, camera.hinted = camera.hinted, set()
+            if camera.scan_wanted is not None and b"" not in under_way:
+                scan = self._scan(camera, b"", camera.scan_wanted)
+                self._scans.append((camera, b"", scan))
+                camera.scan_wanted = None
+            for folder in camera.folders - under_way:
+                camera.folders.discard(folder)
+                if is_watched_folder(folder):
+                    scan = self._scan(camera, folder, "folder changed")
+                    self._scans.append((camera, folder, scan))
+        wanted = [path for path in camera.taken if classify(path, self._ignored) == "candidate"]
         if wanted and not camera.offline:
             self._take_paths(camera, wanted)
+        with self._lock:
+            camera.taken = set()
 
     def _take_paths(self, camera: WatchedCamera, paths: Sequence[bytes]) -> None:
         """Compare single paths with their rows, as a scan would."""
@@ -196,29 +213,30 @@ class Intake:
             row = known.get(path)
             try:
                 status = self._look(candidate)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 if row is not None:
                     step.gone.append(row)
                 continue
             except OSError:
                 status = None
             if row is None:
-                if status is None or os.path.isfile(os.path.join(camera.root, path)):
+                if status is None or stat.S_ISREG(status.st_mode):
                     step.new.append(path)
-            elif status is None or not _same(row, stat_key(status)) or row.stage == "pending":
+            elif status is None or row.stage == "pending" or not same_file(row, stat_key(status)):
                 step.changed.append(row)
         self._take_step(camera, step)
 
     def _advance_scan(self) -> bool:
         if not self._scans or len(self._settler) + len(self._ready) > TRACKED_LIMIT:
             return False
-        camera, scan = self._scans[0]
+        camera, _below, scan = self._scans[0]
         try:
             next(scan)
         except StopIteration:
             self._scans.popleft()
         except OSError as exc:
             self._scans.popleft()
+            self.unexamined += 1
             log.warning("scan of camera %d failed: %s", camera.id, exc.strerror)
         return True
 
@@ -287,10 +305,10 @@ class Intake:
 
     def _is_there(self, camera: WatchedCamera, path: bytes) -> bool:
         try:
-            os.lstat(os.path.join(camera.root, path))
+            status = os.lstat(os.path.join(camera.root, path))
         except OSError as exc:
             return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
-        return True
+        return stat.S_ISREG(status.st_mode)
 
     def _look(self, candidate: Candidate) -> os.stat_result:
         return os.lstat(os.path.join(self._cameras[candidate.camera_id].root, candidate.path))
@@ -311,9 +329,8 @@ class Intake:
         elif decided.outcome == "empty":
             self._refuse(RefusedFile(file=file, reason="empty: waits for content", final=False))
         else:
-            self.unexamined += 1
             reason = f"cannot be examined now: {os.strerror(decided.error)}"
-            self._refuse(RefusedFile(file=file, reason=reason, final=False))
+            self._refuse(RefusedFile(file=file, reason=reason, final=False, unreadable=True))
 
 
 class _Rows:
@@ -334,8 +351,3 @@ class _Rows:
     def between(self, low: bytes, high: bytes, limit: int) -> list[KnownFile]:
         with self._db.read() as connection:
             return frames.known_between(connection, self._camera_id, low, high, limit)
-
-
-def _same(row: KnownFile, key: StatKey) -> bool:
-    facts = (key.inode, key.size, key.mtime_ns, key.ctime_ns)
-    return facts == (row.inode, row.size, row.mtime_ns, row.ctime_ns)

@@ -34,7 +34,7 @@ _DATE_TAGS: Final = (
     (0x9004, 0x9012, 0x9292),  # DateTimeDigitized and its fields
 )
 _EXIF_DATE = re.compile(r"(\d{4})[:\-](\d\d)[:\-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
-_OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+_OFFSET = re.compile(r"([+-])(\d\d):([0-5]\d)")
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.init()  # registers every plugin; an allow-list of formats names some that load late

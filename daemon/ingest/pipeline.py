@@ -74,6 +74,8 @@ class Pipeline:
         self._unrecorded = 0
         self.recorded_count = 0
         """Frames committed since the start."""
+        self.unexamined = 0
+        """Times a file could not be examined since the start (EACCES, EIO)."""
         self._count_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="encode")
         self.failed: BaseException | None = None
@@ -90,6 +92,7 @@ class Pipeline:
             return
         with self._count_lock:
             self._unrecorded += 1
+            self.unexamined += isinstance(item, RefusedFile) and item.unreadable
         self._queue.put(item)
 
     @property
@@ -122,15 +125,15 @@ class Pipeline:
         while not ended:
             batch, ended = self._collect()
             self.ticked_at = time.monotonic()
-            if not batch:
-                continue
+            if not batch or self.failed is not None:
+                continue  # after a failure: take and forget, or those who deliver wait for ever
             try:
                 with self._between:
                     count = self._process(batch)
             except Exception as exc:  # the one broad handler of this loop
                 log.exception("a batch could not be recorded")
                 self.failed = exc
-                return
+                continue
             with self._count_lock:
                 self._unrecorded -= len(batch)
             self.recorded_count += count

@@ -5,7 +5,9 @@ only (contract, section 2): a new frame, the same frame under a new name, an exa
 new content under an old name.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -14,10 +16,19 @@ from typing import Any
 from sqlalchemy import Connection
 
 from daemon.ingest import capture_time
-from daemon.messages import Assignment, DecodedImage, FloatArray, RefusedFile, StatKey
+from daemon.messages import (
+    Assignment,
+    DecodedImage,
+    FloatArray,
+    RefusedFile,
+    SettledFile,
+    StatKey,
+)
 from storage import frames
 from storage.engine import Database
+from storage.errors import RootOfflineError
 from storage.names import FRAME, format_id
+from storage.root_guard import check_root, load_root
 
 RETRY_SECONDS = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Waits before a file that could not be examined is tried again; the last one for ever."""
@@ -70,6 +81,9 @@ class Recorder:
         file = item.file
         row = frames.row_at(connection, file.camera_id, file.path)
         if row is not None and row.stage == "embedded":
+            if item.reason == "vanished":
+                self._vanish(connection, file)
+                return
             if not item.final or row.sha256 == item.sha256:
                 return  # what is known of the old content stays true until new content is read
             self._replace(connection, row.id, file.camera_id, file.path, now)
@@ -80,7 +94,7 @@ class Recorder:
             frames.new_row(connection, file.camera_id, file.path, now)
             row = frames.row_at(connection, file.camera_id, file.path)
         if item.reason == "vanished":
-            frames.mark_missing(connection, [row.id])
+            self._vanish(connection, file)
             return
         values: dict[str, Any] = _stat_values(file.stat) | {
             "stage": "rejected" if item.final else "pending",
@@ -94,6 +108,12 @@ class Recorder:
             values["retry_at"] = now + wait
         frames.update_frame(connection, row.id, **values)
 
+    def _vanish(self, connection: Connection, file: SettledFile) -> None:
+        """The file was not there when it was looked at; an absent root proves nothing."""
+        if not self._exists(file, file.path) and self._root_present(connection, file.camera_id):
+            rows = frames.known_at(connection, file.camera_id, [file.path])
+            frames.mark_missing(connection, frames.left_alone(connection, rows))
+
     def _embed(self, connection: Connection, space_id: int, item: EncodedFrame, now: float) -> None:
         file, sha256 = item.image.file, item.image.sha256
         row = frames.row_at(connection, file.camera_id, file.path)
@@ -106,9 +126,14 @@ class Recorder:
             frame_id = int(row.id)
         else:
             frame_id = frames.new_row(connection, file.camera_id, file.path, now)
-        twin = self._living_twin(connection, frame_id, item)
-        if twin is _MOVED:
+        found = frames.twins(connection, file.camera_id, sha256, frame_id)
+        living = self._living(connection, file, found)
+        moved = next((row for row in found if row not in living and _may_return(row)), None)
+        if moved is not None:
+            frames.drop_unread(connection, frame_id)
+            _bring_back(connection, moved, living, file)
             return
+        twin = _keeper_among(connection, living, frame_id)
         values = self._frame_values(connection, item, now)
         values |= _duplicate_values(twin) if twin is not None else _place(item.assignment)
         frames.update_frame(connection, frame_id, **values)
@@ -129,33 +154,30 @@ class Recorder:
         frames.release_duplicates(connection, [old_id])
         return new_id
 
-    def _living_twin(self, connection: Connection, frame_id: int, item: EncodedFrame) -> Any:
-        """The frame whose exact duplicate this is, `_MOVED` when it is that frame, or None."""
-        file = item.image.file
-        found = frames.twins(connection, file.camera_id, item.image.sha256, frame_id)
-        living = [row for row in found if row.presence == "here" and self._exists(file, row.path)]
-        if living:
-            if living[0].id < frame_id:
-                return living[0]
-            # Two of one content were read at once: the one that was seen first is kept.
-            frames.make_exact_duplicates(connection, [row.id for row in living], frame_id)
-            return None
-        moved = next((row for row in found if not (row.reason or "").startswith("replaced")), None)
-        if moved is None:
-            return None
-        frames.drop_unread(connection, frame_id)
-        frames.update_frame(
-            connection,
-            moved.id,
-            path=file.path,
-            presence="here",
-            reason=None,
-            **_stat_values(file.stat),
-        )
-        return _MOVED
+    def _living(
+        self, connection: Connection, file: SettledFile, found: Sequence[Any]
+    ) -> Sequence[Any]:
+        """The frames whose file is there, is just being moved by us, or may be there."""
+        here = [row for row in found if row.presence == "here"]
+        living = [row for row in here if row.under_way or self._exists(file, row.path)]
+        if len(living) < len(here) and not self._root_present(connection, file.camera_id):
+            return here
+        return living
 
-    def _exists(self, file: Any, path: bytes) -> bool:
-        return os.path.lexists(os.path.join(self._cameras[file.camera_id].root, path))
+    def _exists(self, file: SettledFile, path: bytes) -> bool:
+        """Whether a regular file is there now; what cannot be looked at counts as there."""
+        try:
+            status = os.lstat(os.path.join(self._cameras[file.camera_id].root, path))
+        except OSError as exc:
+            return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
+        return stat.S_ISREG(status.st_mode)
+
+    def _root_present(self, connection: Connection, camera_id: int) -> bool:
+        try:
+            check_root(load_root(connection, camera_id))
+        except RootOfflineError:
+            return False
+        return True
 
     def _frame_values(
         self, connection: Connection, item: EncodedFrame, now: float
@@ -187,16 +209,48 @@ class Recorder:
         }
 
 
-_MOVED = object()
+def _may_return(row: Any) -> bool:
+    """Whether a frame without its file may be the one that appeared elsewhere."""
+    return not (row.reason or "").startswith("replaced")
 
 
-def _stat_values(stat: StatKey) -> dict[str, Any]:
+def _bring_back(
+    connection: Connection, moved: Any, living: Sequence[Any], file: SettledFile
+) -> None:
+    """The frame is where its file is now; its exact duplicates are sorted out again."""
+    values: dict[str, Any] = _stat_values(file.stat) | {
+        "path": file.path,
+        "presence": "here",
+        "reason": moved.reason if moved.presence == "here" else None,
+    }
+    if living and living[0].id < moved.id:
+        values |= _duplicate_values(living[0])
+    elif moved.duplicate_of is not None and not frames.is_here(connection, moved.duplicate_of):
+        # Its keeper went too; should that come back as well, the two find each other again.
+        values |= {"duplicate_kind": None, "duplicate_of": None, "judged": False}
+    frames.update_frame(connection, moved.id, **values)
+    if living and moved.id < living[0].id:
+        frames.make_exact_duplicates(connection, [row.id for row in living], moved.id)
+
+
+def _keeper_among(connection: Connection, living: Sequence[Any], frame_id: int) -> Any:
+    """The living frame of the same content that a new frame is a duplicate of, or None."""
+    if not living:
+        return None
+    if living[0].id < frame_id:
+        return living[0]
+    # Two of one content were read at once: the one that was seen first is kept.
+    frames.make_exact_duplicates(connection, [row.id for row in living], frame_id)
+    return None
+
+
+def _stat_values(key: StatKey) -> dict[str, Any]:
     return {
-        "device": stat.device,
-        "inode": stat.inode,
-        "size": stat.size,
-        "mtime_ns": stat.mtime_ns,
-        "ctime_ns": stat.ctime_ns,
+        "device": key.device,
+        "inode": key.inode,
+        "size": key.size,
+        "mtime_ns": key.mtime_ns,
+        "ctime_ns": key.ctime_ns,
     }
 
 

@@ -1,11 +1,11 @@
 """Comparing a folder with the database: the truth behind the watcher's hints.
 
 The walk goes folder by folder with names sorted, and asks the database for the rows of the same
-range of paths, so neither side is ever held whole in memory. Folders below PATH_MAX are reached
-through their parents' descriptors. Nothing is concluded here about files that are gone: their
-rows are handed over, and the caller looks again before it believes it.
+range of paths, so neither side is ever held whole in memory. Nothing is concluded here about
+files that are gone: their rows are handed over, and the caller looks again before it believes it.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from daemon.ingest.candidates import OWN_FOLDER, classify, is_watched_folder
+from daemon.ingest.settling import stat_key
+from daemon.messages import StatKey
 from storage.frames import KnownFile
 
 CHUNK: Final = 1000
@@ -64,7 +66,8 @@ class Scanner:
         memory: Folder times of the last scan, updated.
         full: Compare every folder, also those whose time has not changed.
 
-    After the scan `ignored_count` tells the files left out by extension.
+    After the scan `ignored_count` tells the files left out by extension, `unreadable` the folders
+    that could not be listed.
     """
 
     def __init__(
@@ -95,13 +98,15 @@ class Scanner:
             folder = pending.pop()
             try:
                 entries, folders, unchanged = self._list(folder)
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 if folder == b"":
                     raise
-                if os.path.isdir(os.path.join(self._root, folder)):
-                    self.unreadable.append(folder)
-                else:
-                    yield from self._gone_below(folder)
+                yield from self._gone_below(folder)
+                continue
+            except OSError:  # forbidden, damaged, or a path beyond PATH_MAX: nothing is known
+                if folder == b"":
+                    raise
+                self.unreadable.append(folder)
                 continue
             pending.extend(os.path.join(folder, name) for name in reversed(folders))
             if not unchanged:
@@ -117,6 +122,8 @@ class Scanner:
 
     def _list(self, folder: bytes) -> tuple[dict[bytes, os.DirEntry[bytes]], list[bytes], bool]:
         path = os.path.join(self._root, folder)
+        if folder and os.path.islink(path):
+            raise NotADirectoryError(errno.ENOTDIR, "a link is never followed")
         mtime = os.stat(path).st_mtime_ns
         unchanged = not self._full and self._memory.mtimes.get(folder) == mtime
         entries: dict[bytes, os.DirEntry[bytes]] = {}
@@ -184,5 +191,10 @@ class Scanner:
             return False  # gone between listing and look: the next scan or event says so
         if not stat.S_ISREG(status.st_mode):
             return True
-        facts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return facts != (row.inode, row.size, row.mtime_ns, row.ctime_ns)
+        return not same_file(row, stat_key(status))
+
+
+def same_file(row: KnownFile, key: StatKey) -> bool:
+    """Whether a file is the one that the row describes; the device may change between boots."""
+    facts = (key.inode, key.size, key.mtime_ns, key.ctime_ns)
+    return facts == (row.inode, row.size, row.mtime_ns, row.ctime_ns)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from daemon.messages import Candidate, SettledFile, StatKey
+from storage.models import storable_time
 
 LOOKS_APART_SECONDS: Final = 0.1
 """Least time between the two looks at a file that was old when first seen; chosen by feel."""
@@ -22,13 +23,13 @@ Outcome = Literal["settled", "empty", "gone", "no_file", "unreadable"]
 
 
 def stat_key(status: os.stat_result) -> StatKey:
-    """The facts of a file that must not change."""
+    """The facts of a file that must not change; times as the database can keep them."""
     return StatKey(
         device=status.st_dev,
         inode=status.st_ino,
         size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
+        mtime_ns=storable_time(status.st_mtime_ns),
+        ctime_ns=storable_time(status.st_ctime_ns),
     )
 
 
@@ -72,6 +73,7 @@ class Settler:
         self._monotonic = monotonic
         self._wall = wall
         self._waiting: dict[Candidate, _Waiting] = {}
+        self._decided: dict[Candidate, tuple[float, float]] = {}
         self._due: list[tuple[float, int, Candidate]] = []
         self._serial = 0
 
@@ -85,13 +87,20 @@ class Settler:
         """Start to track a candidate; one that is tracked already is looked at again when due."""
         if candidate not in self._waiting:
             now = self._monotonic()
-            self._waiting[candidate] = _Waiting(candidate, None, now, now)
+            since, decided_at = self._decided.pop(candidate, (now, now))
+            if now - decided_at > self._settle:
+                since = now
+            self._waiting[candidate] = _Waiting(candidate, None, since, now)
             self._schedule(candidate, now)
 
-    def restless(self, seconds: float) -> int:
-        """How many tracked files have kept changing for longer than this."""
+    def restless(self, seconds: float) -> set[Candidate]:
+        """Tracked files that have kept changing for longer than this; for any thread.
+
+        A file that is offered again within `settle_seconds` of its last decision has not rested.
+        """
         now = self._monotonic()
-        return sum(1 for item in self._waiting.values() if now - item.since > seconds)
+        waiting = list(self._waiting.values())  # one step: the intake's thread goes on meanwhile
+        return {item.candidate for item in waiting if now - item.since > seconds}
 
     def next_due(self) -> float | None:
         """Monotonic time at which `take_due` has something to look at."""
@@ -108,7 +117,17 @@ class Settler:
             decided = self._examine(item, now)
             if decided is not None:
                 del self._waiting[candidate]
+                self._remember(item, now)
                 yield decided
+
+    def _remember(self, item: _Waiting, now: float) -> None:
+        """Keep since when a file was restless, for as long as that can matter."""
+        while self._decided:
+            oldest = next(iter(self._decided))
+            if now - self._decided[oldest][1] <= self._settle:
+                break
+            del self._decided[oldest]
+        self._decided[item.candidate] = (item.since, now)
 
     def _schedule(self, candidate: Candidate, due: float) -> None:
         self._serial += 1
@@ -117,7 +136,7 @@ class Settler:
     def _examine(self, item: _Waiting, now: float) -> Settled | None:
         try:
             status = self._look(item.candidate)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return Settled(candidate=item.candidate, outcome="gone")
         except OSError as exc:
             return Settled(candidate=item.candidate, outcome="unreadable", error=exc.errno or 0)

@@ -30,6 +30,11 @@ from daemon.ingest.candidates import is_watched_folder
 
 log = logging.getLogger(__name__)
 
+# Stopping a watch that waits for events is logged as an error there; it is how every run ends.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "called when the thread is inactive" not in record.getMessage()
+)
+
 EVENTS: Final[list[type[FileSystemEvent]]] = [
     DirCreatedEvent,
     DirDeletedEvent,
@@ -86,9 +91,21 @@ class _PrunedWatchGroup(InotifyWatchGroup):
         return path == self.root or is_watched_folder(os.path.relpath(path, self.root))
 
     def _add_callback(self, path: bytes) -> None:
-        super()._add_callback(path)
-        if path not in self._active_callbacks_by_path and os.path.isdir(path):
-            self.sink.lost("a folder could not be watched (is the inotify watch limit reached?)")
+        # Not the inherited way: that warns when a folder is added twice, which is usual for
+        # folders made one in the other at once.
+        reader = self._inotify_fd
+        try:
+            with reader._lock:
+                watch = reader._get_or_create_watch(path, self.event_mask)
+                watch.callbacks[self._id] = self._callback
+        except OSError:
+            if path == self.path:
+                raise
+            if os.path.isdir(path):
+                self.sink.lost("a folder could not be watched (is the watch limit reached?)")
+            return
+        self._active_callbacks_by_path[path] = watch.wd
+        self._active_callbacks_by_watch[watch.wd] = path
 
 
 class _Emitter(InotifyEmitter):
@@ -169,11 +186,14 @@ class Watcher:
     def alive(self) -> bool:
         """Whether the watch runs and still looks at the folder that is at the root's path now.
 
-        watchdog's own `is_alive` stays true after the root was renamed away or mounted over.
+        watchdog's own `is_alive` stays true after the root was renamed away or mounted over, and
+        tells of one of its three kinds of threads only: who reads, who groups, who hands over.
         """
-        if self._observer is None or not self._observer.emitters:
+        observer = self._observer
+        if observer is None or not observer.emitters:
             return False
-        if not all(emitter.is_alive() for emitter in self._observer.emitters):
+        threads = (observer, observer._inotify_fd, *observer.emitters)
+        if not all(thread.is_alive() for thread in threads):
             return False
         try:
             status = os.stat(self._root)

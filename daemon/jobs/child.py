@@ -20,6 +20,7 @@ Progress = Callable[[str, int, int], None]
 """Called with stage, done, total."""
 
 NICE = 10
+"""Steps below the daemon's priority, which the service manager may have lowered already."""
 
 
 class JobFailedError(StillwatchError):
@@ -47,7 +48,8 @@ def run_child(module: str, parameters: dict[str, Any], progress: Progress) -> It
                 text=True,
             )
             try:
-                os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+                nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+                os.setpriority(os.PRIO_PROCESS, process.pid, nice)
                 reason = _follow(process, parameters, progress)
                 code = process.wait()
             except BaseException:

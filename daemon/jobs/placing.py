@@ -1,6 +1,6 @@
 """Writing the places of many frames: the members of a clustering, and late arrivals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ def place_members(
     outlier_scores: NDArray[np.float32],
     weights: NDArray[np.int64],
     protected: Mapping[int, int | None],
+    accepted: Collection[int],
 ) -> None:
     """Give every clustered frame its new place (cluster id, or -1 for noise).
 
-    A novel frame that stays noise stays novel. A frame that a human placed keeps that place when
-    the clustering found none for it. Exact duplicates follow their keepers.
+    A novel frame that stays noise stays novel. A frame that a human placed (`protected`) keeps
+    that place when the clustering found none for it; `accepted` are those of them that the human
+    expects. Exact duplicates follow their keepers.
     """
     final = cluster_ids.copy()
     kept_weights = weights.copy()
@@ -35,7 +37,7 @@ def place_members(
             chosen = protected.get(frame_id)
             final[row] = -1 if chosen is None else chosen
             # an accepted frame stands for itself; a dismissed one must not widen a cluster
-            kept_weights[row] = 0 if chosen is None else weights[row]
+            kept_weights[row] = weights[row] if frame_id in accepted else 0
     placed = final >= 0
     frames.update_frames(
         connection,

@@ -94,7 +94,8 @@ def _publish(
     old_ids = np.array([old.get(int(i)) or -1 for i in result.ids], dtype=np.int64)
     match = match_identities(old_ids, result.labels)
     ids_of_labels = _give_ids(workshop, connection, space_id, run_id, result, match.kept)
-    protected = _decided(connection)
+    decided = decisions.standing(connection, ("accept", "dismiss"))
+    protected = {int(row.frame_id): row.cluster_id for row in decided if row.frame_id is not None}
     place_members(
         connection,
         space_id,
@@ -104,6 +105,7 @@ def _publish(
         result.outlier_scores,
         result.weights,
         protected,
+        accepted={int(row.frame_id) for row in decided if row.kind == "accept"},
     )
     living = set(ids_of_labels.values()) | {c for c in protected.values() if c is not None}
     retired = [c for c in clusters.active_ids(connection, space_id) if c not in living]
@@ -151,15 +153,6 @@ def _give_ids(
             max_distance=min(2.0, scale * reach),
         )
     return ids_of_labels
-
-
-def _decided(connection: Connection) -> dict[int, int | None]:
-    """Frames whose place a human decided, with the cluster they were given."""
-    return {
-        int(row.frame_id): row.cluster_id
-        for row in decisions.standing(connection, ("accept", "dismiss"))
-        if row.frame_id is not None
-    }
 
 
 def refresh_neighbours(workshop: Workshop, space_id: int) -> None:

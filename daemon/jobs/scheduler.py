@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -144,6 +145,19 @@ class JobScheduler:
         log.info("reclustering: %s", reason)
         self._recluster()
         self._dedup()
+        self._dedup_once_ripe()
+
+    def _dedup_once_ripe(self) -> None:
+        """Judge soon what was too young just now: after a first clustering nobody waits an hour."""
+        wait = self._workshop.settings.dedup.delay_seconds + CHECK_SECONDS
+        self._scheduler.add_job(
+            self._guarded(self._dedup),
+            "date",
+            run_date=datetime.now(UTC) + timedelta(seconds=wait),
+            executor="heavy",
+            id="dedup once ripe",
+            replace_existing=True,
+        )
 
     def _recluster(self) -> None:
         result = recluster(self._workshop, _quiet)

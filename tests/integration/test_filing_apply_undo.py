@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from daemon.filing.apply import Mode, apply_entries
 from daemon.filing.job import file_frames, propose
@@ -14,7 +14,7 @@ from daemon.settings import FilingSettings
 from storage import runs
 from storage.errors import ConflictError, NotFoundError
 from storage.filing_rows import own_links
-from storage.models import Event
+from storage.models import Camera, Event
 from tests.tools.filing_world import World, make_world
 
 DAY = "2024-05-06"
@@ -52,6 +52,28 @@ def _file(
     outcome = file_frames(world.db, settings, explicit=explicit, clock=world.clock)
     assert not outcome.partly, outcome.runs
     return [run.run_id for run in outcome.runs]
+
+
+def test_a_frame_waits_for_the_verdict_of_dedup_before_it_is_filed(world: World) -> None:
+    cats = world.cluster("cats")
+    keeper = world.frame("a.jpg", cluster_id=cats)
+    later = world.frame("b.jpg", cluster_id=cats, judged=False)
+    world.frame("c.jpg", duplicate_kind="exact", duplicate_of=keeper, judged=False)
+    assert [entry.source for entry in propose(world.db)] == [b"a.jpg", b"c.jpg"]
+    _file(world)
+    world.change(later, judged=True, duplicate_kind="near", duplicate_of=keeper)
+    (entry,) = propose(world.db)
+    assert entry.source == b"b.jpg"  # moved once, not from a cluster's folder again
+    assert entry.target == f"stillwatch/duplicates/a-f{keeper}/b.jpg".encode()
+
+
+@pytest.mark.parametrize("kind", ["moving", "archive"])
+def test_frames_of_a_camera_that_is_never_judged_do_not_wait(world: World, kind: str) -> None:
+    world.frame("a.jpg", cluster_id=world.cluster(), judged=False)
+    assert propose(world.db) == []
+    with world.db.write() as connection:
+        connection.execute(update(Camera).values(kind=kind, kind_source="owner"))
+    assert len(propose(world.db)) == 1
 
 
 def test_each_state_goes_to_its_folder_and_undo_restores_everything(world: World) -> None:

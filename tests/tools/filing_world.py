@@ -66,6 +66,7 @@ class World:
             "captured_at": "2024-05-06T07:08:09+02:00",
             "arrived_at": NOW,
             "stage": "embedded",
+            "judged": True,
         } | facts
         with self.db.write() as connection:
             return connection.execute(insert(Frame).values(values).returning(Frame.id)).scalar_one()

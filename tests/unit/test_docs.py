@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from daemon.settings import Settings
 from tests.cli_state import ROOT
 from tests.tools.make_settings_page import PAGE, settings_page
 
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 GUIDE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 ONLY_GROUPS = {"dedup", "config", "service"}  # they do nothing without a subcommand
 
@@ -108,3 +111,50 @@ def test_the_example_settings_are_the_defaults() -> None:
     different = {name for name in defaults if uncommented[name] != defaults[name]}
     assert different == {name for name in EXAMPLES if not name.startswith("camera.")}
     assert everything.camera[0].name == EXAMPLES["camera.name"]
+
+
+def without_code(page: Path) -> str:
+    """The text of a page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def links(page: Path) -> list[str]:
+    """The relative links and pictures of a page, code left out."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
+    return [target for target in targets if "://" not in target]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings get."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page: Path) -> None:
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}"
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in links(DOCS / "index.md")}
+    pages = {page.resolve() for page in DOCS.rglob("*.md")} - {(DOCS / "index.md").resolve()}
+    assert pages <= linked
+    assert "docs/index.md" in links(ROOT / "README.md")
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[0] == project["version"]
+
+
+def test_pictures_fetch_nothing() -> None:
+    for picture in (DOCS / "pictures").glob("*.svg"):
+        text = picture.read_text(encoding="utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
+        fetched = re.findall(r"url\((?!#)[^)]*\)|href=\"[^#][^\"]*|src=", text)
+        assert not fetched, picture.name
