@@ -33,7 +33,7 @@ from daemon.sd_notify import Notifier, watchdog_interval
 from daemon.settings import Settings, default_path, load_settings
 from storage import cameras, embeddings, meta, requests
 from storage.engine import Database
-from storage.errors import EncoderMismatchError, FolderError
+from storage.errors import EncoderMismatchError, FolderError, StillwatchError
 from storage.journal import recover
 from storage.lock import StateLock
 from storage.root_guard import load_roots
@@ -210,6 +210,9 @@ class Service:
         finally:
             notifier.stopping("draining")
             self._drain()
+        for failure in (self._pipeline.failed, self._intake.failed):
+            if isinstance(failure, StillwatchError):
+                raise failure
         return code or self._failure_code()
 
     def _work(self, stop: threading.Event, notifier: Notifier) -> int:

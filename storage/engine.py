@@ -18,13 +18,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
-from storage.errors import DamagedDatabaseError, NewerSchemaError
+from storage.errors import DamagedDatabaseError, DiskFullError, NewerSchemaError
 
 DATABASE_NAME = "stillwatch.db"
 WAL_SAFE_VERSION = (3, 51, 3)
 BUSY_TIMEOUT_SECONDS = 60
+SQLITE_FULL = 13
+"""SQLite's result code for "database or disk is full"."""
 
 
 def sqlite_driver() -> ModuleType:
@@ -105,8 +108,10 @@ class Database:
                 current = MigrationContext.configure(connection).get_current_revision()
                 verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         except Exception as exc:
-            if isinstance(getattr(exc, "orig", exc), driver.DatabaseError):
-                raise self._damaged(str(getattr(exc, "orig", exc))) from exc
+            original = getattr(exc, "orig", exc)
+            busy_or_full = isinstance(original, driver.OperationalError)
+            if isinstance(original, driver.DatabaseError) and not busy_or_full:
+                raise self._damaged(str(original)) from exc
             raise
         if verdict != "ok":
             raise self._damaged(str(verdict))
@@ -137,9 +142,23 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One write transaction (BEGIN IMMEDIATE); commits at the end, rolls back on error."""
-        with self._writer.begin() as connection:
-            yield connection
+        """One write transaction (BEGIN IMMEDIATE); commits at the end, rolls back on error.
+
+        Raises:
+            DiskFullError: SQLite found no room; nothing of the transaction was kept.
+        """
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except OperationalError as exc:
+            if getattr(exc.orig, "sqlite_errorcode", None) != SQLITE_FULL:
+                raise
+            raise DiskFullError(
+                "The disk of the state folder is full.",
+                hint="Make room and start again: nothing that was recorded is lost, and what was"
+                " not is found by the next scan.",
+                path=str(self.path.parent),
+            ) from exc
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -22,7 +22,7 @@ from daemon.messages import Candidate, RefusedFile, SettledFile, StatKey
 from daemon.settings import IngestSettings
 from storage import cameras, frames
 from storage.engine import Database
-from storage.errors import RootOfflineError
+from storage.errors import RootOfflineError, StillwatchError
 from storage.frames import KnownFile
 from storage.root_guard import check_root, load_root
 
@@ -160,6 +160,10 @@ class Intake:
         while not self._stop.is_set():
             try:
                 busy = self._tick()
+            except StillwatchError as exc:
+                log.error("the intake failed: %s", exc.summary)
+                self.failed = exc
+                return
             except Exception as exc:  # the one broad handler of this loop
                 log.exception("the intake failed")
                 self.failed = exc

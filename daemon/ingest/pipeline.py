@@ -16,6 +16,7 @@ import numpy as np
 from daemon.ingest.recording import EncodedFrame, Recorder
 from daemon.messages import Assignment, DecodedImage, Encoding, FloatArray, RefusedFile
 from daemon.signature import quantise_tiles
+from storage.errors import StillwatchError
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,10 @@ class Pipeline:
             try:
                 with self._between:
                     count = self._process(batch)
+            except StillwatchError as exc:
+                log.error("a batch could not be recorded: %s", exc.summary)
+                self.failed = exc
+                continue
             except Exception as exc:  # the one broad handler of this loop
                 log.exception("a batch could not be recorded")
                 self.failed = exc
