@@ -119,6 +119,7 @@ class Service:
         self._options = options
         self._report = report
         self._clock = clock
+        started_at = clock.wall()
         self._settings = _load(options)
         self._filing = options.file or self._settings.filing.enabled
         chosen = choose_cameras(options.folders, self._settings, options.state_dir)
@@ -129,7 +130,7 @@ class Service:
         with self._db.write() as connection:
             ids = [register(connection, camera, clock.wall()) for camera in chosen]
             cameras.set_others_inactive(connection, ids)
-            requests.fail_interrupted(connection, clock.wall())
+            requests.fail_interrupted(connection, clock.wall(), asked_before=started_at)
             meta.put(connection, "daemon", {"pid": os.getpid(), "started_at": clock.wall()})
         with self._db.read() as connection:
             roots = load_roots(connection)

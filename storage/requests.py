@@ -47,16 +47,22 @@ def finish(
     )
 
 
-def fail_interrupted(connection: Connection, at: float) -> None:
-    """Requests of a daemon that died are answered, so that nobody waits for them."""
+def fail_interrupted(connection: Connection, at: float, *, asked_before: float) -> None:
+    """Answer what an earlier daemon left undone, so that nobody waits for it.
+
+    What was only queued is not done either: files must not move long after somebody gave up.
+    """
     error = {
         "code": "failed",
-        "summary": "The daemon stopped while it did this.",
+        "summary": "The daemon stopped before this was done.",
         "hint": "Ask again; half-done file moves were finished or taken back at its start.",
         "path": None,
     }
     connection.execute(
         update(Request)
-        .where(Request.state == "running")
+        .where(
+            (Request.state == "running")
+            | ((Request.state == "queued") & (Request.created_at < asked_before))
+        )
         .values(state="done", finished_at=at, exit_code=1, result={"error": error})
     )
