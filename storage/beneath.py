@@ -1,7 +1,7 @@
-"""Opening things beneath a folder without ever leaving it, and renaming without overwriting.
+"""Opening things beneath a folder without ever leaving it.
 
-Thin wrappers of openat2(2) and renameat2(2), which Python lacks, each with a fallback for kernels,
-filesystems and sandboxes without them. Nothing here knows frames or the database.
+A thin wrapper of openat2(2), which Python lacks, with a fallback for kernels, filesystems and
+sandboxes without it. Nothing here knows frames or the database, and nothing here moves a file.
 """
 
 import ctypes
@@ -9,10 +9,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
-from storage.errors import ChangedFileError, FilingError, TargetExistsError
+from storage.errors import ChangedFileError, FilingError
 from storage.names import printable_path
 
 NAME_MAX: Final = 255
@@ -20,15 +20,13 @@ _OPENAT2: Final = 437  # the same number on every architecture that Linux 5.6 an
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
-_RENAME_NOREPLACE: Final = 1
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 # EPERM: a seccomp filter that does not know the call; a true EPERM comes again from the fallback.
 # EAGAIN: a rename elsewhere disturbed the walk; the fallback cannot be disturbed.
 _NO_SUCH_CALL: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EAGAIN})
-_NO_NOREPLACE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+libc: Final = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
 
 
 class _OpenHow(ctypes.Structure):
@@ -101,7 +99,7 @@ def _openat2(root_fd: int, path: bytes) -> int:
         resolve=_RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS,
     )
     size = ctypes.c_size_t(ctypes.sizeof(how))
-    fd: int = _libc.syscall(
+    fd: int = libc.syscall(
         ctypes.c_long(_OPENAT2), ctypes.c_int(root_fd), path, ctypes.byref(how), size
     )
     if fd < 0:
@@ -158,63 +156,3 @@ def opened_file(directory_fd: int, name: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Rename within one filesystem; an existing target is never replaced.
-
-    Where the filesystem knows no RENAME_NOREPLACE: link(2), which never replaces, then unlink(2).
-
-    Raises:
-        TargetExistsError: The target is taken.
-        OSError: As renameat2(2); EXDEV across filesystems.
-    """
-    call = getattr(_libc, "renameat2", None)
-    number = errno.ENOSYS
-    if call is not None:
-        if call(source_dir, source, target_dir, target, ctypes.c_uint(_RENAME_NOREPLACE)) == 0:
-            return
-        number = ctypes.get_errno()
-    if number in _NO_NOREPLACE:
-        rename_by_link(source_dir, source, target_dir, target)
-        return
-    if number == errno.EEXIST:
-        raise target_taken(target)
-    raise OSError(number, os.strerror(number), source)
-
-
-def rename_by_link(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Rename as link and unlink: the fallback for renameat2; a crash leaves both names.
-
-    Raises:
-        TargetExistsError: The target is taken.
-        OSError: As link(2); nothing was changed then.
-    """
-    link_noreplace(source_dir, source, target_dir, target)
-    try:
-        os.unlink(source, dir_fd=source_dir)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(target, dir_fd=target_dir)
-        raise
-
-
-def link_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
-    """Give a file a second name; an existing target is never replaced.
-
-    Raises:
-        TargetExistsError: The target is taken.
-        OSError: As linkat(2).
-    """
-    try:
-        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
-    except FileExistsError as exc:
-        raise target_taken(target) from exc
-
-
-def target_taken(name: bytes) -> TargetExistsError:
-    """The error for a destination that is taken."""
-    return TargetExistsError(
-        "There is another file of that name already; nothing was overwritten.",
-        path=printable_path(name),
-    )

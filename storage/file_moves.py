@@ -5,25 +5,22 @@ link, never overwrites, and makes its result durable before it returns. The jour
 (storage/journal.py) is the only caller: it commits what is about to happen first.
 """
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from storage.beneath import (
-    link_noreplace,
-    opened_directory,
-    opened_file,
-    rename_noreplace,
-    target_taken,
-)
-from storage.errors import ChangedFileError, FilingError
+from storage.beneath import libc, opened_directory, opened_file
+from storage.errors import ChangedFileError, FilingError, TargetExistsError
 from storage.file_facts import FileFacts, digest_of, examine, read_facts, split, sync
 from storage.names import printable_path
 from storage.root_guard import OWN_FOLDER, is_own_path
 
 _CHUNK_BYTES: Final = 1 << 20
+_RENAME_NOREPLACE: Final = 1
+_NO_NOREPLACE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
 
 
 def move(root_fd: int, source: bytes, target: bytes, facts: FileFacts, temporary: bytes) -> None:
@@ -242,3 +239,63 @@ def _sync_path(root_fd: int, path: bytes) -> None:
     with opened_directory(root_fd, folder) as directory, opened_file(directory, name) as fd:
         sync(fd)
         sync(directory)
+
+
+def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    """Rename within one filesystem; an existing target is never replaced.
+
+    Where the filesystem knows no RENAME_NOREPLACE: link(2), which never replaces, then unlink(2).
+
+    Raises:
+        TargetExistsError: The target is taken.
+        OSError: As renameat2(2); EXDEV across filesystems.
+    """
+    call = getattr(libc, "renameat2", None)
+    number = errno.ENOSYS
+    if call is not None:
+        if call(source_dir, source, target_dir, target, ctypes.c_uint(_RENAME_NOREPLACE)) == 0:
+            return
+        number = ctypes.get_errno()
+    if number in _NO_NOREPLACE:
+        rename_by_link(source_dir, source, target_dir, target)
+        return
+    if number == errno.EEXIST:
+        raise target_taken(target)
+    raise OSError(number, os.strerror(number), source)
+
+
+def rename_by_link(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    """Rename as link and unlink: the fallback for renameat2; a crash leaves both names.
+
+    Raises:
+        TargetExistsError: The target is taken.
+        OSError: As link(2); nothing was changed then.
+    """
+    link_noreplace(source_dir, source, target_dir, target)
+    try:
+        os.unlink(source, dir_fd=source_dir)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(target, dir_fd=target_dir)
+        raise
+
+
+def link_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:
+    """Give a file a second name; an existing target is never replaced.
+
+    Raises:
+        TargetExistsError: The target is taken.
+        OSError: As linkat(2).
+    """
+    try:
+        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
+    except FileExistsError as exc:
+        raise target_taken(target) from exc
+
+
+def target_taken(name: bytes) -> TargetExistsError:
+    """The error for a destination that is taken."""
+    return TargetExistsError(
+        "There is another file of that name already; nothing was overwritten.",
+        path=printable_path(name),
+    )

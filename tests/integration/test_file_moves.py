@@ -55,7 +55,7 @@ def test_a_taken_name_is_never_overwritten(
 ) -> None:
     deliver(tmp_path, "a.jpg", b"one")
     deliver(tmp_path, "b.jpg", b"two")
-    rename = beneath.rename_by_link if fallback else beneath.rename_noreplace
+    rename = file_moves.rename_by_link if fallback else file_moves.rename_noreplace
     with pytest.raises(TargetExistsError):
         rename(root, b"a.jpg", root, b"b.jpg")
     facts = facts_of(root, b"a.jpg")
@@ -137,7 +137,7 @@ def test_a_file_swapped_in_at_the_last_moment_goes_back(
 ) -> None:
     deliver(tmp_path, "a.jpg", b"old")
     facts = facts_of(root, b"a.jpg")
-    real = beneath.rename_noreplace
+    real = file_moves.rename_noreplace
     calls: list[tuple[object, ...]] = []
 
     def after_the_camera(*arguments: object) -> None:
@@ -164,7 +164,7 @@ def test_a_parent_swapped_for_a_symbolic_link_again_and_again(tmp_path: Path) ->
         names = [os.fsencode(camera / name) for name in ("in", "evil")]
         while not stop.is_set():
             # RENAME_EXCHANGE: at every moment `in` is either the folder or the link.
-            beneath._libc.renameat2(-100, names[0], -100, names[1], 2)
+            beneath.libc.renameat2(-100, names[0], -100, names[1], 2)
 
     thread = threading.Thread(target=swap)
     thread.start()

@@ -25,7 +25,7 @@ from tests.tools.filing_world import World, make_world
 
 WATCHED = ("storage/journal.py", "storage/file_moves.py")
 ACTING = ("rename_noreplace", "rename_by_link", "link_noreplace", "_make_directories")
-"""Functions of storage/beneath.py that change a folder; its others only open."""
+"""Functions that change a folder; the others of storage/beneath.py only open."""
 PURE = ("_open_intent", "_occupied", "_matches", "_checked", "recover")
 """Functions whose lines build a statement or only look: before and after them is enough."""
 
