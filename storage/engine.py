@@ -1,9 +1,9 @@
 """Opening the database: one writer, many readers, a schema that is brought up to date.
 
-Rules (guides' SQLite section and https://www.sqlite.org/wal.html#walresetbug): one writer
-connection, BEGIN IMMEDIATE, synchronous=FULL, foreign keys on. A SQLite without the WAL-reset
-fix (before 3.51.3) runs with a rollback journal instead of WAL. Readers are a second engine, so
-that they never take the write lock.
+Rules (https://www.sqlite.org/wal.html#walresetbug): one writer connection, BEGIN IMMEDIATE,
+synchronous=FULL, foreign keys on. A SQLite without the WAL-reset fix (before 3.51.3) runs with a
+rollback journal instead of WAL. Readers are a second engine, so that they never take the write
+lock.
 """
 
 import shutil

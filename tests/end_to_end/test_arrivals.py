@@ -1,7 +1,8 @@
 """Every way in which a picture reaches a folder, with the daemon live: one row, the final bytes.
 
-The patterns are those of guides/reliability.md, section 0. One daemon serves all of them; each
-works in a folder of its own. The periodic rescan is far away, so it is the events that count.
+They are the ways in which cameras, copy programs and servers deliver files. One daemon serves all
+of them; each works in a folder of its own. The periodic rescan is far away, so it is the events
+that count.
 """
 
 import ctypes
