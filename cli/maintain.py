@@ -8,7 +8,7 @@ from cli.asking import ask
 from cli.context import Context, command
 from cli.output import Column, Output
 from cli.review import NoWaitOption, YesOption, dry_run, print_answer
-from cli.screen import human_bytes
+from cli.screen import counted, human_bytes
 from storage.errors import ConflictError, NotFoundError, UsageError
 from storage.listing import dedup_plan, newest_dedup_run, run_entries, runs
 from storage.names import RUN, format_id
@@ -105,8 +105,8 @@ def _print_plan(output: Output, plan: dict[str, Any]) -> None:
         output.note("no plan yet; `stillwatch dedup plan --new` makes one")
         return
     output.note(
-        f"{plan['run']}: {plan['frames_redundant']} frames are redundant,"
-        f" {human_bytes(plan['bytes_redundant'])}, in {len(plan['groups'])} groups"
+        f"{plan['run']}: {counted(plan['frames_redundant'], 'redundant frame')},"
+        f" {human_bytes(plan['bytes_redundant'])}, in {counted(len(plan['groups']), 'group')}"
     )
 
 
@@ -152,7 +152,7 @@ def _dry_run_entries(output: Output, number: int, entries: list[dict[str, Any]])
     else:
         output.listing(ENTRY_COLUMNS, entries)
     output.note(
-        f"Dry run of r{number}: {len(entries)} files, {human_bytes(size)}."
+        f"Dry run of r{number}: {counted(len(entries), 'file')}, {human_bytes(size)}."
         " Nothing was changed. Add --yes to do it."
     )
     return 0

@@ -157,6 +157,11 @@ def age(moment: str | None, now: float) -> str:
     return f"{seconds:.0f} s ago"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 frame`, `12 frames`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def human_bytes(count: float) -> str:
     """A number of bytes in decimal units, as `12.3 MB`."""
     for unit in _UNITS:
