@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -47,6 +46,7 @@ class JobScheduler:
         self._rescan = rescan
         self._filing = filing
         self._trigger = ReclusterTrigger(workshop)
+        self._dedup_at: float | None = None
         self.new_frames = threading.Event()
         """Set by the pipeline after a commit; the first clustering may also fall due in silence."""
         self.new_frames.set()
@@ -60,7 +60,7 @@ class JobScheduler:
         # A job that is still running when it is due again is how it shall be, no warning.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         settings = self._workshop.settings
-        self._every(CHECK_SECONDS, self._check_clustering, "heavy", "recluster when due")
+        self._every(CHECK_SECONDS, self._check_due, "heavy", "what is due")
         self._every(settings.dedup.every_seconds, self._dedup, "heavy", "dedup")
         self._every(UPKEEP_SECONDS, self._upkeep, "heavy", "upkeep")
         ingest = settings.ingest
@@ -135,6 +135,13 @@ class JobScheduler:
             with workshop.db.write() as connection:
                 requests.finish(connection, row.id, workshop.wall(), exit_code, result)
 
+    def _check_due(self) -> None:
+        """What events made due; no job adds a job itself, or a stop would wait for it for ever."""
+        if self._dedup_at is not None and time.monotonic() >= self._dedup_at:
+            self._dedup_at = None
+            self._dedup()
+        self._check_clustering()
+
     def _check_clustering(self) -> None:
         if not self.new_frames.is_set() or self._trigger.calm:
             return
@@ -145,19 +152,9 @@ class JobScheduler:
         log.info("reclustering: %s", reason)
         self._recluster()
         self._dedup()
-        self._dedup_once_ripe()
-
-    def _dedup_once_ripe(self) -> None:
-        """Judge soon what was too young just now: after a first clustering nobody waits an hour."""
-        wait = self._workshop.settings.dedup.delay_seconds + CHECK_SECONDS
-        self._scheduler.add_job(
-            self._guarded(self._dedup),
-            "date",
-            run_date=datetime.now(UTC) + timedelta(seconds=wait),
-            executor="heavy",
-            id="dedup once ripe",
-            replace_existing=True,
-        )
+        # Judge soon what was too young just now: after a first clustering nobody waits an hour.
+        delay = self._workshop.settings.dedup.delay_seconds
+        self._dedup_at = time.monotonic() + delay + CHECK_SECONDS
 
     def _recluster(self) -> None:
         result = recluster(self._workshop, _quiet)

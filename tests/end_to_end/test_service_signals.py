@@ -134,3 +134,12 @@ def test_stopped_and_killed_decoders_are_replaced(site: Site) -> None:
         daemon.wait_until(decided(site, 9), "killed decoders are replaced")
         assert {row["state"] for row in site.rows()} == {"learning"}
         wait_until(lambda: not any(child.is_running() for child in stopped), "none is left behind")
+
+
+def test_a_stop_during_a_recluster_ends_after_it(tmp_path: Path) -> None:
+    site = Site(tmp_path, {"ingest": {"settle_seconds": 0.2}, "clustering": {"first_at_frames": 5}})
+    fill(site.folder, {f"shot-{number}.jpg": picture(number) for number in range(6)})
+    with site.daemon() as daemon:
+        daemon.wait_until(lambda: "reclustering:" in daemon.said, "a recluster has begun")
+        daemon.stop(seconds=30)
+    assert "dedup plan" in daemon.said
