@@ -109,6 +109,31 @@ class Assignment:
     p_value: float | None = None
     nearest_frame_id: int | None = None
     nearest_cluster_id: int | None = None
+    novelty: Literal["scene", "place"] | None = None
+    alpha: float | None = None
+    """Limit of the p-value when the frame was judged."""
+    scene_score: float | None = None
+    """Distance in units of the usual distance around its nearest representative."""
+    place_score: float | None = None
+    novel_tile: tuple[float, float, float, float] | None = None
+    """The place that is least like anything seen: x, y, width, height, shares of the picture."""
+    calibrates: bool = False
+    """Whether its scores join the camera's calibration."""
+    representative: bool = False
+    """Whether it stands for its cluster in the assignment of later frames."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivingFrame:
+    """An encoded frame on its way to a cluster.
+
+    `vector` (dim,) float32 unit length; `tiles` (rows, columns, channels) int8 directions or
+    None for encoders without a mid-layer.
+    """
+
+    camera_id: int
+    vector: FloatArray
+    tiles: NDArray[np.int8] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +161,9 @@ class Clustering:
     `labels` (n,) int64, noise -1; `membership` (n,) float32 probability 0 to 1;
     `outlier_scores` (n,) float32; `weights` (n,) int64: frames a row stands for as a
     representative, 0 for the others; `medoids`: label -> row; `scales`: label -> usual
-    leave-one-out distance; `scores`: ascending normalised scores.
+    leave-one-out distance; `scores`: ascending normalised scores. `representative` (n,) int64:
+    the row that stands for each row; `distances` (n,) float32: cosine distance to it; `nearest`
+    (n,) float32: leave-one-out distance of a representative inside its cluster, else NaN.
     """
 
     labels: NDArray[np.int64]
@@ -147,6 +174,9 @@ class Clustering:
     scales: Mapping[int, float]
     scores: FloatArray
     seconds: float
+    representative: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    distances: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    nearest: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

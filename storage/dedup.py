@@ -57,8 +57,8 @@ def _order_key(row: Any) -> tuple[Any, ...]:
     return (0, row.captured_ns or 0, b"", 0, name)
 
 
-def load_signatures(connection: Connection, ids: Sequence[int]) -> dict[int, Any]:
-    """Rows with what the judge needs of these frames, by frame id."""
+def load_signatures(connection: Connection, space_id: int, ids: Sequence[int]) -> dict[int, Any]:
+    """Rows with what the judge needs of these frames in one embedding space, by frame id."""
     query = (
         select(
             Frame.id,
@@ -75,7 +75,7 @@ def load_signatures(connection: Connection, ids: Sequence[int]) -> dict[int, Any
         )
         .join(Signature, Signature.frame_id == Frame.id)
         .join(Embedding, Embedding.frame_id == Frame.id)
-        .where(Frame.id.in_(ids))
+        .where(Frame.id.in_(ids), Signature.space_id == space_id, Embedding.space_id == space_id)
     )
     return {int(row.id): row for row in connection.execute(query).all()}
 

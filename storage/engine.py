@@ -6,7 +6,7 @@ rollback journal instead of WAL. Readers are a second engine, so that they never
 lock.
 """
 
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,10 +128,20 @@ class Database:
                     hint="Install that version, or point --state at another folder.",
                     path=str(self.path),
                 )
-            shutil.copy2(self.path, self.path.with_name(f"{DATABASE_NAME}.before-{head}"))
+            self._copy_to(self.path.with_name(f"{DATABASE_NAME}.before-{head}"))
         with self.write() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _copy_to(self, target: Path) -> None:
+        """Write a whole copy of the database, with what still stands in the write-ahead log."""
+        copy = sqlite_driver().connect(os.fspath(target))
+        try:
+            with self._writer.connect() as connection:
+                raw: Any = connection.connection.driver_connection
+                raw.backup(copy)
+        finally:
+            copy.close()
 
     def _damaged(self, detail: str) -> DamagedDatabaseError:
         return DamagedDatabaseError(

@@ -267,7 +267,8 @@ def store_vector(
         grey, tiles, shape = signature
         connection.execute(
             _STORE_SIGNATURE,
-            {"frame_id": frame_id, "grey": grey, "tiles": tiles, "tile_shape": shape},
+            {"frame_id": frame_id, "space_id": space_id, "grey": grey}
+            | {"tiles": tiles, "tile_shape": shape},
         )
 
 

@@ -128,6 +128,11 @@ class Cluster(Base):
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
     name: Mapped[str | None] = mapped_column(unique=True)
     state: Mapped[str] = mapped_column(default="active")  # active, retired
+    pinned: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    """The owner wants its id and name to survive even when it is empty."""
+    ignored: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    """Its frames never alarm."""
+    merged_into: Mapped[int | None]
     medoid_frame_id: Mapped[int | None]
     max_distance: Mapped[float | None]
     distance_scale: Mapped[float | None]
@@ -170,6 +175,8 @@ class Frame(Base):
     duplicate_of: Mapped[int | None]
     alarm: Mapped[bool] = mapped_column(default=False)
     cluster_id: Mapped[int | None] = mapped_column(ForeignKey("clusters.id"))
+    former_cluster_id: Mapped[int | None]
+    """The retired or merged cluster it was in last: how a cluster that returns is recognised."""
     noise: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(Computed(STATE_SQL, persisted=True))
     # reasons and numbers
@@ -178,6 +185,13 @@ class Frame(Base):
     max_distance: Mapped[float | None]
     p_value: Mapped[float | None]
     novelty: Mapped[str | None]  # scene, place
+    alpha: Mapped[float | None]
+    """Limit of the p-value when the frame was judged."""
+    scene_score: Mapped[float | None]
+    place_score: Mapped[float | None]
+    calibrates: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    """Whether its scores belong to the camera's calibration."""
+    novel_tile: Mapped[list[Any] | None]  # [x, y, width, height] as shares of the picture
     outlier_score: Mapped[float | None]
     membership: Mapped[float | None]
     nearest_frame_id: Mapped[int | None]
@@ -204,6 +218,13 @@ class Frame(Base):
         Index("frames_cluster", "cluster_id"),
         Index("frames_duplicate_of", "duplicate_of"),
         Index("frames_counter", "camera_id", "counter_pattern", "time_source"),
+        Index(
+            "frames_calibration",
+            "camera_id",
+            "id",
+            sqlite_where=text("calibrates"),
+            postgresql_where=text("calibrates"),
+        ),
         CheckConstraint(
             "(duplicate_kind IS NULL) = (duplicate_of IS NULL)", name="duplicate_complete"
         ),
@@ -213,23 +234,26 @@ class Frame(Base):
 
 
 class Embedding(Base):
-    """The unit-length vector of a frame, float16 little-endian."""
+    """The unit-length vector of a frame in one space, float16 little-endian."""
 
     __tablename__ = "embeddings"
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), primary_key=True)
-    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True)
     vector: Mapped[bytes]
     weight: Mapped[int] = mapped_column(default=0)
     """Frames this one stands for as a representative of its cluster; 0: not a representative."""
+    scale: Mapped[float | None]
+    """Usual cosine distance around a representative."""
 
     __table_args__ = (Index("embeddings_space", "space_id", "weight"),)
 
 
 class Signature(Base):
-    """What the change test needs of a frame: small grey picture and quantised tile map."""
+    """What the change test needs of a frame: small grey picture and a space's tile map."""
 
     __tablename__ = "signatures"
     frame_id: Mapped[int] = mapped_column(ForeignKey("frames.id"), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True)
     grey: Mapped[bytes]  # PNG, 8 bit, 320 px wide
     tiles: Mapped[bytes | None]  # int8, shape tile_shape, direction only
     tile_shape: Mapped[list[Any] | None]
@@ -243,6 +267,18 @@ class Calibration(Base):
     scores: Mapped[bytes]  # float32, ascending, distance / distance_scale of the cluster
     quantile: Mapped[float]
     run_id: Mapped[int | None]
+
+
+class CameraNovelty(Base):
+    """A camera's adaptive limit and its bank of known places, in one embedding space."""
+
+    __tablename__ = "camera_novelty"
+    camera_id: Mapped[int] = mapped_column(ForeignKey("cameras.id"), primary_key=True)
+    space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True)
+    alpha: Mapped[float]
+    bank: Mapped[bytes | None]  # npz
+    payload: Mapped[dict[str, Any] | None]
+    updated_at: Mapped[float]
 
 
 class Checkpoint(Base):

@@ -26,7 +26,7 @@ from storage.errors import (
 from storage.names import CLUSTER, FRAME, RUN
 
 DATABASE_NAME: Final = "stillwatch.db"
-KNOWN_REVISION: Final = "0001"
+KNOWN_REVISION: Final = "0002"
 BUSY_TIMEOUT_SECONDS: Final = 20
 
 _TABLES: Final = {FRAME: "frames", CLUSTER: "clusters", RUN: "runs"}
@@ -157,6 +157,13 @@ class Reader:
                 path=str(self.path),
             )
         versions = [row[0] for row in self.rows("SELECT version_num FROM alembic_version")]
+        if len(versions) == 1 and versions[0] < KNOWN_REVISION:
+            raise NewerSchemaError(
+                f"The database is of an older version (schema {versions[0]}).",
+                hint="Start the daemon of this version once: it brings the database up to date,"
+                " after a copy was made.",
+                path=str(self.path),
+            )
         if versions != [KNOWN_REVISION]:
             raise NewerSchemaError(
                 f"The database was written by another version (schema {', '.join(versions)}).",

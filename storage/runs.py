@@ -11,7 +11,7 @@ from storage.errors import NotFoundError
 from storage.models import PlanEntry, Run
 from storage.names import RUN, format_id
 
-RunKind = Literal["recluster", "dedup", "filing", "decision"]
+RunKind = Literal["recluster", "dedup", "filing", "decision", "pool", "encoder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

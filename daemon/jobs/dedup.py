@@ -50,11 +50,16 @@ def plan_dedup(workshop: Workshop, progress: Progress, *, at_once: bool) -> dict
 
 def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once: bool) -> None:
     """Judge the frames of one camera that are due and write the verdicts."""
+    space = workshop.current_space()
+    if space is None:
+        return
     settings = _judge_settings(workshop)
     delay = workshop.settings.dedup.delay_seconds
     before = None if at_once else workshop.wall() - delay
     key = f"dedup_settings:{camera.id}"
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    # the noise model holds for one encoder's tile maps: another space starts afresh
+    facts = json.dumps({"space": space[1]} | settings, sort_keys=True)
+    digest = hashlib.sha256(facts.encode()).hexdigest()
     with workshop.db.write() as connection:
         if meta.get(connection, key) != digest:
             dedup.forget_states(connection, camera.id)
@@ -66,6 +71,7 @@ def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once:
         return
     parameters = {
         "state_dir": str(workshop.state_dir),
+        "space_id": space[0],
         "frames": due,
         "settings": settings,
         "resume": None if resume is None else base64.b64encode(resume).decode(),
@@ -164,7 +170,8 @@ def _filed_duplicates(connection: Connection, ids: Sequence[int]) -> set[int]:
 
 def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
     """Make a run of everything that is redundant now; an unchanged plan keeps its run."""
-    distances = _keeper_distances(workshop)
+    space = workshop.current_space()
+    distances = {} if space is None else _keeper_distances(workshop, space[0])
     with workshop.db.write() as connection:
         redundant = dedup.redundant_frames(connection)
         entries = [
@@ -182,7 +189,13 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
         now = workshop.wall()
         counts = {"redundant": len(entries)}
         run_id = runs.create_run(
-            connection, "dedup", entries, now=now, counts=counts, seconds=seconds
+            connection,
+            "dedup",
+            entries,
+            now=now,
+            counts=counts,
+            seconds=seconds,
+            parameters={"space": None if space is None else space[0]},
         )
         runs.note_finished(connection, run_id, now, seconds)
         runs.thin_out(connection, "dedup", keep=PLANS_KEPT)
@@ -193,17 +206,15 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
     }
 
 
-def _keeper_distances(workshop: Workshop) -> dict[tuple[int, int], float]:
+def _keeper_distances(workshop: Workshop, space_id: int) -> dict[tuple[int, int], float]:
     """Cosine distance of (frame, keeper) for all that is redundant, before any lock is taken.
 
     Those of the newest plan are used again, so that an hourly plan reads only what is new.
     """
-    space = workshop.current_space()
-    if space is None:
-        return {}
     with workshop.db.read() as connection:
         newest = runs.newest_run(connection, "dedup")
-        entries = [] if newest is None else runs.entries_of(connection, int(newest["id"]))
+        same_space = newest is not None and (newest["parameters"] or {}).get("space") == space_id
+        entries = runs.entries_of(connection, int(newest["id"])) if newest and same_space else []
         known: dict[tuple[int, int], float] = {
             (entry["frame_id"], entry["keeper_id"]): entry["distance"]
             for entry in entries
@@ -214,7 +225,7 @@ def _keeper_distances(workshop: Workshop) -> dict[tuple[int, int], float]:
         for start in range(0, len(missing), PAIRS_AT_ONCE):
             part = missing[start : start + PAIRS_AT_ONCE]
             found = embeddings.vectors_of(
-                connection, space[0], sorted({i for p in part for i in p})
+                connection, space_id, sorted({i for p in part for i in p})
             )
             vectors = dict(zip(found.ids.tolist(), found.rows, strict=True))
             for frame_id, keeper_id in part:

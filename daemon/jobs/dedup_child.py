@@ -44,22 +44,22 @@ def to_judged(row: Any) -> JudgedFrame:
     )
 
 
-def stream(db: Database, ids: Sequence[int]) -> Iterator[JudgedFrame]:
+def stream(db: Database, space_id: int, ids: Sequence[int]) -> Iterator[JudgedFrame]:
     """The frames in order, loaded a chunk at a time; those without a signature are left out."""
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         with db.read() as connection:
-            rows = load_signatures(connection, chunk)
+            rows = load_signatures(connection, space_id, chunk)
         report("judging frames", start, len(ids))
         for frame_id in chunk:
             if frame_id in rows:
                 yield to_judged(rows[frame_id])
 
 
-def known_frames(db: Database, payload: bytes) -> dict[int, JudgedFrame]:
+def known_frames(db: Database, space_id: int, payload: bytes) -> dict[int, JudgedFrame]:
     """The frames a stored state refers to; a keeper that left the disk no longer serves."""
     with db.read() as connection:
-        rows = load_signatures(connection, frames_needed(payload))
+        rows = load_signatures(connection, space_id, frames_needed(payload))
     return {key: to_judged(row) for key, row in rows.items() if row.presence == "here"}
 
 
@@ -94,9 +94,10 @@ def main() -> None:
     db = Database(Path(parameters["state_dir"]), read_only=True)
     try:
         resume = base64.b64decode(parameters["resume"]) if parameters["resume"] else None
-        known = known_frames(db, resume) if resume is not None else None
+        space_id = int(parameters["space_id"])
+        known = known_frames(db, space_id, resume) if resume is not None else None
         result = judge_camera(
-            stream(db, parameters["frames"]),
+            stream(db, space_id, parameters["frames"]),
             settings=JudgeSettings(**parameters["settings"]),
             resume=resume,
             known=known,
