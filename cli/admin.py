@@ -1,26 +1,15 @@
-"""`encoders`, `config`, `doctor`, `verify`, `service`: administration."""
+"""`config`, `doctor`, `verify` and, from their own modules, `encoders`, `service`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli.context import Context, command
+from cli.context import Context, command, load_settings_of
 from cli.output import Column
 from storage.errors import ConflictError, UsageError
 from storage.reading import Reader
 
-if TYPE_CHECKING:
-    from daemon.settings import Settings
-
-ENCODER_COLUMNS = (
-    Column("ID", "id"),
-    Column("PREPARED", "prepared"),
-    Column("DIM", "dim", right=True),
-    Column("INPUT", lambda row: "x".join(map(str, row["input_size"]))),
-    Column("SPACE", "space"),
-    Column("DESCRIPTION", "description"),
-)
 CHECK_COLUMNS = (
     Column("STATUS", "status"),
     Column("CHECK", "id"),
@@ -37,12 +26,10 @@ SETTING_COLUMNS = (
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     panel = "Administer"
-    group = typer.Typer(invoke_without_command=True)
-    group.callback(epilog="Example: stillwatch encoders prepare")(list_encoders)
-    group.command("prepare", epilog="Example: stillwatch encoders prepare efficientnet_lite0")(
-        prepare_encoder
-    )
-    app.add_typer(group, name="encoders", rich_help_panel=panel)
+    # Their commands stand in modules of their own.
+    from cli.encoders import register as register_encoders
+
+    register_encoders(app, panel)
     group = typer.Typer(help="Show the settings, or write an example of them.")
     group.command("show", epilog="Example: stillwatch config show --json")(show_config)
     group.command("example", epilog="Example: stillwatch config example stillwatch.toml")(
@@ -51,73 +38,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="config", rich_help_panel=panel)
     app.command("doctor", rich_help_panel=panel, epilog="Example: stillwatch doctor --json")(doctor)
     app.command("verify", rich_help_panel=panel, epilog="Example: stillwatch verify --json")(verify)
-    # Last: its commands stand in a module of their own.
     from cli.service import register as register_service
 
     register_service(app, panel)
-
-
-def load(context: Context) -> "Settings":
-    """The settings that hold for this invocation.
-
-    Raises:
-        SettingsError: The file is damaged, or `--config` names none.
-    """
-    from daemon.settings import default_path, load_settings
-
-    path = context.config or default_path(context.state_dir)
-    return load_settings(path, required=context.config is not None)
-
-
-def _cache_dir(settings: "Settings") -> Path:
-    from daemon.encoders import registry
-
-    return settings.encoder.cache or registry.default_cache_dir()
-
-
-@command
-def list_encoders(context: Context) -> int:
-    """List the encoders: networks that turn a picture into a vector."""
-    cache = _cache_dir(load(context))
-    from daemon.encoders import registry
-
-    rows = [
-        {
-            "id": status.info.id,
-            "prepared": status.prepared,
-            "dim": status.info.dim,
-            "input_size": list(status.info.input_size),
-            "space": status.space,
-            "source": status.info.source,
-            "description": status.info.description,
-        }
-        for status in registry.list_encoders(cache)
-    ]
-    context.output.listing(ENCODER_COLUMNS, rows)
-    return 0
-
-
-@command
-def prepare_encoder(
-    context: Context,
-    encoder: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Default: the one of the settings.")
-    ] = None,
-) -> int:
-    """Convert an encoder for the daemon, once; it takes half a minute and 1.5 GB of memory."""
-    settings = load(context)
-    encoder_id = encoder or settings.encoder.id
-    cache = _cache_dir(settings)
-    output = context.output
-    from daemon.encoders import registry
-
-    with output.progress() as report:
-        registry.prepare(encoder_id, cache, report)
-    if output.as_json:
-        output.json({"id": encoder_id, "prepared": True, "cache": str(cache)})
-    else:
-        output.note(f"The encoder {encoder_id} is prepared in {cache}.")
-    return 0
 
 
 @command
@@ -126,7 +49,7 @@ def show_config(context: Context) -> int:
     from cli.settings_text import flat_settings
     from daemon.settings import Settings
 
-    settings = load(context)
+    settings = load_settings_of(context)
     output = context.output
     if output.as_json:
         output.json(settings.model_dump(mode="json"))

@@ -15,6 +15,7 @@ from cli.output import ProgressReport
 from storage.errors import LockedError, StillwatchError
 from storage.lock import holder
 from storage.names import REQUEST, format_id
+from storage.overview import job_under_way
 from storage.reading import DATABASE_NAME, Reader, sqlite_driver
 
 POLL_SECONDS: Final = 0.1
@@ -112,6 +113,7 @@ def _wait(state_dir: Path, number: int, report: ProgressReport) -> Answer:
         alone = holder(state_dir) is None
         with Reader(state_dir) as reader:
             row = reader.one("SELECT * FROM requests WHERE id = ?", (number,))
+            job = job_under_way(reader, time.time())
         if row["state"] == "done":
             return _answer(json.loads(row["result"] or "null") or {}, int(row["exit_code"] or 0))
         if alone:
@@ -121,7 +123,8 @@ def _wait(state_dir: Path, number: int, report: ProgressReport) -> Answer:
             )
         progress = json.loads(row["progress"] or "null")
         if progress:
-            report(progress["stage"], progress["done"], progress["total"])
+            left = None if job is None or job["stage"] != progress["stage"] else job["seconds_left"]
+            report(progress["stage"], progress["done"], progress["total"], left)
         else:
             report("waiting for the daemon", 0, 0)
         time.sleep(POLL_SECONDS)

@@ -21,6 +21,7 @@ from storage.errors import FolderError
 
 if TYPE_CHECKING:
     from cli.output import Output
+    from daemon.settings import Settings
 
 SYSTEM_STATE = Path("/var/lib/stillwatch")
 
@@ -120,6 +121,18 @@ class Context:
                 path=str(folder),
             ) from exc
         return folder
+
+
+def load_settings_of(context: Context) -> "Settings":
+    """The settings that hold for an invocation.
+
+    Raises:
+        SettingsError: The file is damaged, or `--config` names none.
+    """
+    from daemon.settings import default_path, load_settings
+
+    path = context.config or default_path(context.state_dir)
+    return load_settings(path, required=context.config is not None)
 
 
 def user_state() -> Path:

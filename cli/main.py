@@ -12,7 +12,7 @@ import typer
 import typer.core
 import typer.main
 
-from cli import admin, maintain, review, run, status
+from cli import admin, analyse, clusters, maintain, review, run, similar, status
 from cli.context import Context, command
 from cli.output import Output
 from cli.plain_values import use_plain_values
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": list(HELP_NAMES)},
     epilog="Start with: stillwatch demo, or stillwatch run FOLDER. Every command has --help.",
 )
-for module in (run, status, review, maintain, admin):
+for module in (run, status, clusters, review, similar, analyse, maintain, admin):
     module.register(app)
 
 

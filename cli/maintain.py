@@ -197,9 +197,9 @@ def undo(
         number = reader.resolve(RUN, run)
         row = reader.one("SELECT kind, state FROM runs WHERE id = ?", (number,))
         entries = [entry for entry in run_entries(reader, number) if entry["state"] == "applied"]
-    if row["kind"] == "recluster":
+    if row["kind"] in ("recluster", "pool"):
         raise ConflictError(
-            f"r{number} is a recluster; it moved no file, so there is nothing to take back.",
+            f"r{number} is a {row['kind']} run; it moved no file, nothing is to be taken back.",
             hint="Undo the filing run that followed it, if any: `stillwatch runs`.",
         )
     if not yes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from storage.errors import StillwatchError
 from storage.names import printable_path
@@ -19,8 +19,16 @@ from storage.names import printable_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-ProgressReport = Callable[[str, int, int], None]
-"""Called with the stage, the number done and the total (0: unknown)."""
+
+class ProgressReport(Protocol):
+    """Takes how far a job is."""
+
+    def __call__(
+        self, stage: str, done: int, total: int, seconds_left: float | None = None
+    ) -> None:
+        """The stage, the number done, the total (0: unknown) and how long it may still take."""
+        ...
+
 
 _PAGE_ROWS: Final = 500
 """Rows of a terminal table before the next one begins: widths need the rows in memory."""
@@ -164,8 +172,10 @@ class Output:
         with bar:
             task = bar.add_task("waiting", total=None, count="")
 
-            def report(stage: str, done: int, total: int) -> None:
-                count = f"{done}/{total}" if total else ""
+            def report(
+                stage: str, done: int, total: int, seconds_left: float | None = None
+            ) -> None:
+                count = (f"{done}/{total}" if total else "") + left_words(seconds_left)
                 bar.update(
                     task,
                     description=printable(stage),
@@ -186,14 +196,26 @@ class _PlainProgress:
         self._last: tuple[int, int] | None = None
         self._at = 0.0
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(
+        self, stage: str, done: int, total: int, seconds_left: float | None = None
+    ) -> None:
         """Print the line unless it would say the same, or too soon."""
         now = time.monotonic()
         same = stage == self._stage
         if same and ((done, total) == self._last or now - self._at < _PLAIN_SECONDS):
             return
         self._stage, self._last, self._at = stage, (done, total), now
-        self._note(f"{stage}: {done}/{total}" if total else stage)
+        count = f": {done}/{total}" if total else ""
+        self._note(f"{stage}{count}{left_words(seconds_left)}")
+
+
+def left_words(seconds: float | None) -> str:
+    """How long a job may still take: `, about 20 s left`; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    return (
+        f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"
+    )
 
 
 def make_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Any:

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.output import Column, make_table, printable
+from cli.output import Column, left_words, make_table, printable
 from storage.states import STATES
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ def _summary(facts: Mapping[str, Any], now: float) -> Any:
         f" {_last(facts['last_dedup'], 'dedup', now)}",
         "encoder": _encoder(facts["encoder"]),
     }
+    for camera in facts["cameras"]:
+        if camera["novelty"] and camera["novelty"]["frames"]:
+            lines[f"novelty of {camera['name']}"] = _novelty(camera["novelty"])
+    if facts["job"]:
+        lines["working on"] = job_words(facts["job"])
     if latency:
         lines["latency"] = (
             f"{latency['p50'] / 1000:.2f} s median, {latency['p99'] / 1000:.2f} s p99,"
@@ -114,6 +119,12 @@ def _labelled(lines: Mapping[str, str], style: str) -> Any:
     return grid
 
 
+def _novelty(rates: Mapping[str, Any]) -> str:
+    promised = rates["promised"]
+    words = f"{100 * rates['realised']:.1f} % of the last {rates['frames']:,} new views alarmed"
+    return words if promised is None else f"{words}; promised at most {100 * promised:g} % false"
+
+
 def _last(run: Mapping[str, Any] | None, word: str, now: float) -> str:
     if run is None:
         return f"no {word} yet"
@@ -121,12 +132,30 @@ def _last(run: Mapping[str, Any] | None, word: str, now: float) -> str:
     return f"last {word} {age(run['at'], now)} ({run['run']}{seconds})"
 
 
+def job_words(job: Mapping[str, Any]) -> str:
+    """The job under way: `recluster: finding bursts, 30/100, 12 s, about 20 s left`."""
+    count = f", {job['done']:,}/{job['total']:,}" if job["total"] else ""
+    times = f"{job['seconds']:.0f} s{left_words(job['seconds_left'])}"
+    return f"{job['kind']}: {job['stage']}{count}, {times}"
+
+
 def _encoder(encoder: Mapping[str, Any]) -> str:
+    if encoder["switch"]:
+        return _switch(encoder, encoder["switch"])
     progress = encoder["progress"]
     words = [str(encoder["id"] or "none yet"), str(encoder["state"])]
     if isinstance(progress, int | float) and progress < 1:
         words.append(f"{100 * progress:.0f} %")
     return ", ".join(words)
+
+
+def _switch(encoder: Mapping[str, Any], switch: Mapping[str, Any]) -> str:
+    """A change under way: `a serves; changing to b: encoding, 3 of 9 frames, about 2 s left`."""
+    words = f"{encoder['id']} serves; changing to {switch['to']}: {switch['stage']}"
+    words += f", {switch['done']:,} of {switch['total']:,} frames"
+    if switch["left_out"]:
+        words += f" ({switch['left_out']:,} cannot be: `stillwatch encoders`)"
+    return words + left_words(switch["seconds_left"])
 
 
 def _problems(cameras: Sequence[Mapping[str, Any]]) -> list[Any]:

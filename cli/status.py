@@ -1,8 +1,10 @@
 """`status`, `frames`, `show`, `why`: what came, what state it is in, and the reasons."""
 
+import json
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as datetime_time
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -18,6 +20,7 @@ from storage.lock import holder
 from storage.names import FRAME, format_id, path_fields
 from storage.overview import camera_summaries, status
 from storage.reading import Reader, iso_time
+from storage.space_listing import gap_reason
 from storage.states import STATES
 
 WATCH_SECONDS: Final = 1.0
@@ -214,11 +217,24 @@ def split_states(values: list[str]) -> tuple[list[str], Path | None]:
     return states, Path(others[-1]) if others else None
 
 
-def parse_since(text: str, now: float) -> float:
-    """A date, a time or an age (90m, 12h, 7d) as seconds since the epoch.
+def parse_until(text: str, now: float) -> float:
+    """The end of a date, or a time or an age (90m, 12h, 7d), as seconds since the epoch.
 
     Raises:
         UsageError: It is none of them.
+    """
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return parse_since(text, now, option="--until")
+    return datetime.combine(day, datetime_time.max).timestamp()
+
+
+def parse_since(text: str, now: float, option: str = "--since") -> float:
+    """A date, a time or an age (90m, 12h, 7d) as seconds since the epoch.
+
+    Raises:
+        UsageError: It is none of them; `option` is named.
     """
     units = {"m": "minutes", "h": "hours", "d": "days"}
     try:
@@ -228,7 +244,7 @@ def parse_since(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise UsageError(
-            f"--since does not understand {text}.",
+            f"{option} does not understand {text}.",
             hint="Write 2026-05-01, 2026-05-01T12:00, 90m, 12h or 7d.",
         ) from None
 
@@ -273,10 +289,15 @@ def why(context: Context, frame: FrameArgument) -> int:
     with Reader(context.state_dir) as reader:
         row = frame_row(reader, reader.resolve_frame(frame))
         keeper = None if row["duplicate_of"] is None else frame_row(reader, row["duplicate_of"])
+        gap = gap_reason(reader, row["id"])
     facts = {
         **frame_object(row),
         "nearest_frame": format_id(FRAME, row["nearest_frame_id"]),
-        "why": explain(row, keeper),
+        "alpha": row["alpha"],
+        "scene_score": row["scene_score"],
+        "place_score": row["place_score"],
+        "novel_tile": json.loads(row["novel_tile"] or "null"),
+        "why": explain(row, keeper, gap),
     }
     output = context.output
     if output.as_json:

@@ -1,18 +1,24 @@
 """The state of a frame in words and numbers, for `why`."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from storage.names import printable_path
 
+_NOVEL: Final = {
+    "scene": "its scene is unlike everything the cameras have shown so far",
+    "place": "something in one place of the picture is new",
+}
 
-def explain(row: Any, keeper: Any | None) -> list[str]:
+
+def explain(row: Any, keeper: Any | None, gap: str | None = None) -> list[str]:
     """Sentences that say why a frame is in its state; only facts that are stored.
 
     Args:
         row: The frame, as `storage.listing.frame_row` gives it.
         keeper: The row of the frame that it duplicates, or None.
+        gap: Why it has no vector of the encoder that serves; None where it has one.
     """
     facts = {key: row[key] for key in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates values
     lines = [_headline(facts)]
@@ -20,6 +26,8 @@ def explain(row: Any, keeper: Any | None) -> list[str]:
         lines.append(f"Reason: {facts['reason']}")
     if keeper is not None:
         lines.extend(_duplicate(facts, keeper))
+    if gap is not None:
+        lines.append(f"It has no vector of the encoder in use, so nothing compares it: {gap}.")
     if facts["presence"] == "here" and facts["stage"] == "embedded":
         lines.extend(_place(facts))
     return lines
@@ -31,8 +39,8 @@ def _headline(facts: Mapping[str, Any]) -> str:
         "pending": "it was seen and is not decided yet",
         "learning": "its picture was read; there is no clustering yet to compare it with",
         "assigned": f"it looks like cluster {cluster}",
-        "novel": "it is unlike everything the cameras have shown so far",
-        "outlier": "the last recluster left it outside every cluster",
+        "novel": _NOVEL.get(facts["novelty"] or "scene", _NOVEL["scene"]),
+        "outlier": "it is outside every cluster, and not new either",
         "exact_duplicate": f"it has the same bytes as f{facts['duplicate_of']}",
         "near_duplicate": f"nothing visible changed since f{facts['duplicate_of']}",
         "rejected": "the file is whole, but no usable picture",
@@ -62,10 +70,9 @@ def _place(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if facts["distance"] is not None:
         lines.append(_distance(facts))
-        lines.append(_calibration(facts["p_value"], facts["membership"]))
-    if facts["novelty"]:
-        kind = {"scene": "the whole scene is new", "place": "something in one place is new"}
-        lines.append(f"Novelty: {kind.get(facts['novelty'], facts['novelty'])}.")
+    if facts["distance"] is not None or facts["novelty"] is not None:
+        lines.append(_calibration(facts))
+    lines.extend(_novel_place(facts))
     if facts["outlier_score"] is not None:
         lines.append(
             f"Outlier score: {facts['outlier_score']:.3f} (0 = well inside, 1 = far outside)."
@@ -76,11 +83,7 @@ def _place(facts: Mapping[str, Any]) -> list[str]:
         )
     tile = json.loads(facts["change_tile"] or "null")
     if tile:
-        left, top, width, height = (round(100 * share) for share in tile)
-        lines.append(
-            f"It changed most in the tile {left} % from the left and {top} % from the top"
-            f" ({width} % wide, {height} % high)."
-        )
+        lines.append(f"It changed most in the tile {_where(tile)}.")
     if facts["duplicate_of"] is not None and facts["cluster_id"] is not None:
         lines.append(f"It keeps its cluster {_cluster(facts)}.")
     return lines
@@ -98,11 +101,33 @@ def _distance(facts: Mapping[str, Any]) -> str:
     return f"Distance{to}: {facts['distance']:.4f}, {side} the limit (max_distance) {limit:.4f}."
 
 
-def _calibration(p_value: float | None, membership: float | None) -> str:
-    if p_value is None and membership is not None:
+def _calibration(facts: Mapping[str, Any]) -> str:
+    p_value, alpha = facts["p_value"], facts["alpha"]
+    if p_value is None and facts["membership"] is not None:
         return "p-value: none; a recluster placed it, and only arrivals are judged by one."
     if p_value is None:
         return (
-            "p-value: not calibrated yet (fewer than 100 scores), so the pooled quantile decides."
+            "p-value: not calibrated yet (too few frames of this camera were judged), so what is"
+            " usual for all cameras decides."
         )
-    return f"p-value: {p_value:.4g}, the share of usual frames that are at least this far away."
+    meaning = f"p-value: {p_value:.4g}, the share of usual frames that are at least this strange"
+    if alpha is None:
+        return f"{meaning}."
+    if p_value < alpha:
+        return f"{meaning}; novel because that is less than alpha, {alpha:.4g} at the time."
+    if facts["novelty"]:
+        return f"{meaning}; it belongs to a novel event that was under way (alpha {alpha:.4g})."
+    return f"{meaning}; below alpha, {alpha:.4g} at the time, it would be novel."
+
+
+def _novel_place(facts: Mapping[str, Any]) -> list[str]:
+    """Where in the picture something is new."""
+    tile = json.loads(facts["novel_tile"] or "null")
+    if facts["novelty"] != "place" or not tile:
+        return []
+    return [f"The place that is least like anything this camera showed there: {_where(tile)}."]
+
+
+def _where(tile: Sequence[float]) -> str:
+    left, top, width, height = (round(100 * share) for share in tile)
+    return f"{left} % from the left and {top} % from the top ({width} % wide, {height} % high)"

@@ -120,7 +120,11 @@ class Assignment:
     calibrates: bool = False
     """Whether its scores join the camera's calibration."""
     representative: bool = False
-    """Whether it stands for its cluster in the assignment of later frames."""
+    """Whether later frames are measured against it."""
+    scale: float | None = None
+    """Usual distance around it, as a representative."""
+    nearest_in_batch: int | None = None
+    """Position of the nearest frame when it is of the same batch; it has no id yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,21 +141,37 @@ class ArrivingFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Representatives:
-    """The frames that stand for the clusters, for assignment.
+class References:
+    """What is known of the frames in the index that new ones are measured against.
 
-    `vectors` (n, dim) float32 unit length; `frame_ids`, `cluster_ids` (n,) int64.
-    `scales`: cluster id -> usual distance of its members; `scores`: ascending normalised
-    calibration scores (distance / scale), float32.
+    `frame_ids` (n,) int64; `cluster_ids` (n,) int64, -1 for a frame of no cluster; `scales` (n,)
+    float64: usual cosine distance around each. `scores`: ascending leave-one-out scores of all
+    cameras together, for those that have too few of their own. `usual`: the scale of all
+    clusters together. `ignored`: clusters whose frames never alarm.
     """
 
     space: str
-    vectors: FloatArray
     frame_ids: NDArray[np.int64]
     cluster_ids: NDArray[np.int64]
-    scales: Mapping[int, float]
+    scales: NDArray[np.float64]
     scores: FloatArray
-    false_novel_rate: float
+    usual: float
+    ignored: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraNovelty:
+    """What one camera has learnt of its own frames, in one embedding space.
+
+    `alpha`: limit of the p-value now, None before the first frame. `scene_scores`,
+    `place_scores` (n,) float64: calibration scores, oldest first. `bank`: the camera's known
+    places as bytes, None where nothing was taught.
+    """
+
+    alpha: float | None = None
+    scene_scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    place_scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    bank: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +184,9 @@ class Clustering:
     leave-one-out distance; `scores`: ascending normalised scores. `representative` (n,) int64:
     the row that stands for each row; `distances` (n,) float32: cosine distance to it; `nearest`
     (n,) float32: leave-one-out distance of a representative inside its cluster, else NaN.
+    `representative_scales` (n,) float64: usual distance around a representative, NaN for the
+    other rows; `representative_scores` (n,) float32: its leave-one-out score, NaN also for
+    noise. `usual`: the scale of all clusters together.
     """
 
     labels: NDArray[np.int64]
@@ -177,6 +200,9 @@ class Clustering:
     representative: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     distances: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     nearest: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    representative_scales: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    representative_scores: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    usual: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

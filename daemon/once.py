@@ -3,17 +3,46 @@
 On an unchanged folder it changes nothing: no recluster, the same plan, no move.
 """
 
+import time
 from collections.abc import Callable
+from typing import Final
 
 from daemon.filing.job import file_frames
 from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.encoder_switch import run_to_the_end
 from daemon.jobs.handlers import apply_run
 from daemon.jobs.recluster import recluster
-from daemon.jobs.triggers import clustering_input
+from daemon.jobs.triggers import LAST_KEY, clustering_input
 from daemon.jobs.workshop import Workshop
 from storage import meta, runs
 from storage.names import RUN, format_id
 from storage.root_guard import load_roots
+
+REPORT_SECONDS: Final = 5.0
+"""Between two lines about a change of the encoder."""
+
+
+def change_encoder(workshop: Workshop, report: Callable[[str], None]) -> None:
+    """Bring a change of the encoder to its end, if one is under way.
+
+    Raises:
+        StillwatchError: It cannot go on now; the old encoder serves on.
+    """
+    told = time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= REPORT_SECONDS:
+            told = time.monotonic()
+            report(f"{stage}: {done} of {total}")
+
+    if run_to_the_end(workshop, tell):
+        with workshop.db.read() as connection:
+            clustered = meta.get(connection, LAST_KEY) is not None
+        if clustered:  # the change has clustered all there is
+            digest = clustering_input(workshop)
+            with workshop.db.write() as connection:
+                meta.put(connection, "clustering_input", digest)
 
 
 def finish_once(workshop: Workshop, report: Callable[[str], None], *, filing: bool) -> int:

@@ -10,30 +10,34 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from daemon.cameras import choose_cameras, register
-from daemon.encoders import registry
-from daemon.encoders.base import Encoder
+from daemon.clustering.online import OnlineNovelty
 from daemon.ingest.capture_time import zone_of
 from daemon.ingest.decoder import DecodePool
 from daemon.ingest.intake import Intake, WatchedCamera
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.recording import CameraFacts, Recorder
 from daemon.ingest.supervision import Supervisor
+from daemon.jobs.child import JobStoppedError
+from daemon.jobs.judge import load_judge
+from daemon.jobs.progress import forget_job
 from daemon.jobs.scheduler import JobScheduler
-from daemon.jobs.workshop import Workshop, load_assigner
+from daemon.jobs.serving import place_what_waits
+from daemon.jobs.workshop import Workshop
 from daemon.messages import RefusedFile
-from daemon.once import finish_once
+from daemon.once import change_encoder, finish_once
 from daemon.sd_notify import Notifier, watchdog_interval
+from daemon.serving_encoder import ServingEncoder
 from daemon.settings import Settings, default_path, load_settings
-from storage import cameras, embeddings, meta, requests
+from storage import cameras, meta, requests
 from storage.engine import Database
-from storage.errors import EncoderMismatchError, FolderError, StillwatchError
+from storage.errors import FolderError, StillwatchError
 from storage.journal import recover
 from storage.lock import StateLock
 from storage.root_guard import load_roots
@@ -131,6 +135,8 @@ class Service:
             ids = [register(connection, camera, clock.wall()) for camera in chosen]
             cameras.set_others_inactive(connection, ids)
             requests.fail_interrupted(connection, clock.wall(), asked_before=started_at)
+            rate = self._settings.clustering.false_novel_rate
+            meta.put(connection, "false_novel_rate", rate)
             meta.put(connection, "daemon", {"pid": os.getpid(), "started_at": clock.wall()})
         with self._db.read() as connection:
             roots = load_roots(connection)
@@ -138,9 +144,8 @@ class Service:
         recover(self._db, roots, clock.wall())
         self._patterns = {i: c.pattern for i, c in zip(ids, chosen, strict=True)}
         self._rows = [rows[camera_id] for camera_id in ids]
-        self._encoder = self._prepare_encoder()
+        self._encoder = ServingEncoder(self._db, self._settings.encoder, clock.wall, report)
         stack.callback(self._encoder.close)
-        self._space_id = self._register_space(self._encoder)
         self._build()
 
     def _build(self) -> None:
@@ -155,8 +160,8 @@ class Service:
         watched = [WatchedCamera(row.id, row.root) for row in self._rows]
         recorder = Recorder(self._db, facts, clock.wall)
         self._pipeline = Pipeline(
-            self._encoder,
-            self._space_id,
+            self._encoder.current,
+            self._encoder.space_id,
             recorder,
             settings.encoder.batch,
             changed_again=self._look_again,
@@ -164,7 +169,7 @@ class Service:
         )
         self._pool = DecodePool(
             settings.ingest,
-            self._encoder.input_size,
+            self._encoder.current.input_size,
             {row.id: row.root for row in self._rows},
             self._pipeline.deliver,
         )
@@ -182,11 +187,15 @@ class Service:
             db=self._db,
             settings=settings,
             wall=clock.wall,
-            quiet=lambda: self._pipeline.between_batches,
-            serve=self._pipeline.set_assigner,
+            quiet=self._quiet,
+            serve=self._serve,
+            make_ready=self._encoder.make_ready,
         )
-        assigner = load_assigner(self._workshop)
-        self._pipeline.set_assigner(assigner)
+        self._workshop.processes.clear_leftovers()
+        forget_job(self._db)
+        judge = load_judge(self._workshop)
+        place_what_waits(self._workshop, judge)
+        self._pipeline.set_judge(judge)
         self._supervisor = Supervisor(
             self._db, watched, self._intake, clock.monotonic, self._pipeline.assigns
         )
@@ -243,9 +252,40 @@ class Service:
             if left and now - told >= 5:
                 told = now
                 self._report(f"{self._pipeline.recorded_count} frames recorded, {left} in hand")
-        skipped = finish_once(self._workshop, self._report, filing=self._filing)
+        try:
+            with self._ending_jobs(stop):
+                change_encoder(self._workshop, self._report)
+                skipped = finish_once(self._workshop, self._report, filing=self._filing)
+        except JobStoppedError:
+            return 130
         unexamined = self._intake.unexamined + self._pipeline.unexamined
         return 3 if skipped or unexamined else 0
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """No batch is under way, and what the cameras' places look like is stored."""
+        with self._pipeline.between_batches:
+            self._pipeline.store_banks()
+            yield
+
+    @contextmanager
+    def _ending_jobs(self, stop: threading.Event) -> Iterator[None]:
+        """Ends the running job at the signal, as the scheduler's stop does beside a daemon."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(TICK_SECONDS):
+                if stop.is_set():
+                    self._workshop.processes.stop()
+                    return
+
+        watcher = threading.Thread(target=watch, name="stop of jobs")
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _drain(self) -> None:
         self._supervisor.stop()
@@ -290,46 +330,13 @@ class Service:
             if self._filing and not row.writable:
                 self._report(f"{os.fsdecode(row.root)} cannot be written: nothing is filed there")
 
-    def _prepare_encoder(self) -> Encoder:
-        chosen = self._settings.encoder
-        cache = chosen.cache or registry.default_cache_dir()
-        if not registry.is_prepared(chosen.id, cache):
-            self._report(f"preparing the encoder {chosen.id} (once, about 10 s)")
-            registry.prepare(chosen.id, cache, self._note_encoder)
-        return registry.load(chosen.id, cache, chosen.threads)
-
-    def _note_encoder(self, stage: str, done: int, total: int) -> None:
-        progress = done / total if total else None
-        state = {"id": self._settings.encoder.id, "space": None, "state": "preparing"}
-        with self._db.write() as connection:
-            meta.put(connection, "encoder", state | {"progress": progress, "stage": stage})
-
-    def _register_space(self, encoder: Encoder) -> int:
-        """The row of the encoder's space.
-
-        Raises:
-            EncoderMismatchError: The frames of this state folder lie in another space.
-        """
-        with self._db.write() as connection:
-            known: dict[str, Any] | None = meta.get(connection, "space")
-            if known is not None and known["name"] != encoder.space:
-                raise EncoderMismatchError(
-                    f"The frames here were encoded as {known['name']}, the settings ask for"
-                    f" {encoder.space}.",
-                    hint="Set encoder.id back, or start another state folder with --state.",
-                )
-            space_id = embeddings.ensure_space(
-                connection,
-                name=encoder.space,
-                encoder=encoder.id,
-                weights_sha256=encoder.weights_sha256,
-                dim=encoder.dim,
-                now=self._clock.wall(),
-            )
-            meta.put(connection, "space", {"id": space_id, "name": encoder.space})
-            state = {"id": encoder.id, "space": encoder.space, "state": "ready", "progress": None}
-            meta.put(connection, "encoder", state)
-        return space_id
+    def _serve(self, judge: OnlineNovelty | None) -> None:
+        """Work with another clustering, and with another encoder if its space serves by now."""
+        if self._encoder.follow():
+            encoder = self._encoder.current
+            self._pool.set_input_size(encoder.input_size)
+            self._pipeline.set_encoder(encoder, self._encoder.space_id, encoder.input_size)
+        self._pipeline.set_judge(judge)
 
 
 def _load(options: RunOptions) -> Settings:

@@ -18,11 +18,11 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import aliased
 
 from daemon.ingest.candidates import classify, is_watched_folder
-from storage import cameras, embeddings, meta
+from storage import cameras, embeddings, meta, spaces
 from storage.cameras import CameraRow
 from storage.engine import Database
 from storage.errors import RootOfflineError
-from storage.models import Embedding, Frame, JournalEntry
+from storage.models import Frame, JournalEntry
 from storage.names import FRAME, format_id, printable_path
 from storage.root_guard import MARKER_NAME, OWN_FOLDER, check_root, is_own_path, load_root
 from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
@@ -159,17 +159,20 @@ def _files_below(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
 
 
 def _check_vectors(connection: Connection, state_dir: Path, violations: list[str]) -> None:
-    without = connection.execute(
-        select(Frame.id)
-        .outerjoin(Embedding, Embedding.frame_id == Frame.id)
-        .where(Frame.stage == "embedded", Embedding.frame_id.is_(None))
-    ).scalars()
-    violations.extend(f"{format_id(FRAME, i)} has no vector" for i in without)
-    space = meta.get(connection, "space")
-    path = state_dir / INDEX_NAME
-    if space is None or not path.exists():
+    space = spaces.serving_space(connection)
+    if space is None:
         return
-    ids, _ = embeddings.representative_ids(connection, int(space["id"]))
+    # a frame that the encoder in use could not be given again says why
+    told = spaces.known_gaps(connection, space.id)
+    violations.extend(
+        f"{format_id(FRAME, i)} has no vector of {space.name}, and no reason is known"
+        for i in spaces.lacking(connection, space.id).tolist()
+        if i not in told
+    )
+    path = state_dir / INDEX_NAME
+    if not path.exists():
+        return
+    ids, _, _ = embeddings.reference_frames(connection, space.id)
     generation = int(meta.get(connection, "generation", 0))
     # An outdated index is rebuilt before it is served; one that claims to fit must fit.
     claims = VectorIndex.claims(path, generation, id_digest(ids))

@@ -80,6 +80,22 @@ def load_signatures(connection: Connection, space_id: int, ids: Sequence[int]) -
     return {int(row.id): row for row in connection.execute(query).all()}
 
 
+def newest_usual_frames(connection: Connection, camera_id: int, count: int) -> list[int]:
+    """The newest frames of a camera that are in a cluster and no alarm, oldest of them first."""
+    query = (
+        select(Frame.id)
+        .where(
+            Frame.camera_id == camera_id,
+            Frame.stage == "embedded",
+            Frame.cluster_id.is_not(None),
+            Frame.alarm.is_(False),
+        )
+        .order_by(Frame.id.desc())
+        .limit(count)
+    )
+    return [int(value) for value in connection.execute(query).scalars()][::-1]
+
+
 def load_state(connection: Connection, camera_id: int, position: int) -> Any:
     """One stored state of the judge, or None."""
     return connection.execute(

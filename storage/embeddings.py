@@ -1,7 +1,8 @@
 """Repository of embeddings and signatures. Vectors are float16 on disk, float32 in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from sqlalchemy import Connection, Select, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from storage.models import Calibration, Embedding, Frame, Space
+
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,21 @@ def ensure_space(
     return int(connection.execute(select(Space.id).where(Space.name == name)).scalar_one())
 
 
-def _load(connection: Connection, query: Select[int, bytes], dim: int) -> Vectors:
+def _blocks(connection: Connection, query: Select[int, bytes], dim: int) -> Iterator[Vectors]:
+    """The vectors of a query, some 2,000 at a time."""
     result = connection.execution_options(yield_per=2000).execute(query)
-    ids: list[int] = []
-    blocks: list[NDArray[np.float32]] = []
     for part in result.partitions():
-        ids.extend(int(row[0]) for row in part)
+        ids = np.array([row[0] for row in part], dtype=np.int64)
         joined = b"".join(bytes(row[1]) for row in part)
-        blocks.append(np.frombuffer(joined, dtype="<f2").reshape(-1, dim).astype(np.float32))
-    rows = np.concatenate(blocks) if blocks else np.empty((0, dim), dtype=np.float32)
-    return Vectors(np.array(ids, dtype=np.int64), rows)
+        yield Vectors(ids, np.frombuffer(joined, dtype="<f2").reshape(-1, dim).astype(np.float32))
+
+
+def _joined(blocks: Iterator[Vectors], dim: int) -> Vectors:
+    parts = list(blocks)
+    return Vectors(
+        np.concatenate([np.empty(0, dtype=np.int64), *(part.ids for part in parts)]),
+        np.concatenate([np.empty((0, dim), dtype=np.float32), *(part.rows for part in parts)]),
+    )
 
 
 def space_dim(connection: Connection, space_id: int) -> int:
@@ -48,25 +56,43 @@ def space_dim(connection: Connection, space_id: int) -> int:
     return int(connection.execute(select(Space.dim).where(Space.id == space_id)).scalar_one())
 
 
-def clustered_vectors(connection: Connection, space_id: int) -> Vectors:
-    """Vectors of all frames that take part in clustering: every one but exact duplicates."""
+def space_name(connection: Connection, space_id: int) -> str:
+    """Name of a space."""
+    return str(connection.execute(select(Space.name).where(Space.id == space_id)).scalar_one())
+
+
+_CLUSTERED: Final = (
+    Frame.stage == "embedded",
+    func.coalesce(Frame.duplicate_kind, "") != "exact",
+)
+"""What takes part in clustering: every embedded frame but exact duplicates."""
+
+
+def count_clustered(connection: Connection, space_id: int) -> int:
+    """How many frames with a vector in this space take part in clustering."""
+    query = (
+        select(func.count())
+        .select_from(Embedding)
+        .join(Frame, Frame.id == Embedding.frame_id)
+        .where(Embedding.space_id == space_id, *_CLUSTERED)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def clustered_blocks(connection: Connection, space_id: int) -> Iterator[Vectors]:
+    """Vectors of all frames that take part in clustering, by id, some 2,000 at a time."""
     query = (
         select(Embedding.frame_id, Embedding.vector)
         .join(Frame, Frame.id == Embedding.frame_id)
-        .where(
-            Embedding.space_id == space_id,
-            Frame.stage == "embedded",
-            func.coalesce(Frame.duplicate_kind, "") != "exact",
-        )
+        .where(Embedding.space_id == space_id, *_CLUSTERED)
         .order_by(Embedding.frame_id)
     )
-    return _load(connection, query, space_dim(connection, space_id))
+    yield from _blocks(connection, query, space_dim(connection, space_id))
 
 
-def vectors_of(connection: Connection, space_id: int, ids: Sequence[int]) -> Vectors:
-    """Vectors of these frames; frames without one in this space are left out."""
+def blocks_of(connection: Connection, space_id: int, ids: Sequence[int]) -> Iterator[Vectors]:
+    """Vectors of these frames, 500 at a time; frames without one in this space are left out."""
     dim = space_dim(connection, space_id)
-    parts: list[Vectors] = []
     for start in range(0, len(ids), 500):
         query = (
             select(Embedding.frame_id, Embedding.vector)
@@ -76,23 +102,24 @@ def vectors_of(connection: Connection, space_id: int, ids: Sequence[int]) -> Vec
             )
             .order_by(Embedding.frame_id)
         )
-        parts.append(_load(connection, query, dim))
-    if not parts:
-        return Vectors(np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32))
-    return Vectors(
-        np.concatenate([part.ids for part in parts]), np.concatenate([part.rows for part in parts])
-    )
+        yield from _blocks(connection, query, dim)
 
 
-def living_vectors(connection: Connection, space_id: int) -> Vectors:
-    """Vectors of every frame whose file is on disk, for `similar`."""
+def vectors_of(connection: Connection, space_id: int, ids: Sequence[int]) -> Vectors:
+    """Vectors of these frames; frames without one in this space are left out."""
+    dim = space_dim(connection, space_id)
+    return _joined(blocks_of(connection, space_id, ids), dim)
+
+
+def living_ids(connection: Connection, space_id: int) -> NDArray[np.int64]:
+    """Frames (n,) with a vector in this space whose file is on disk, ascending."""
     query = (
-        select(Embedding.frame_id, Embedding.vector)
+        select(Embedding.frame_id)
         .join(Frame, Frame.id == Embedding.frame_id)
         .where(Embedding.space_id == space_id, Frame.presence.in_(("here", "trashed")))
         .order_by(Embedding.frame_id)
     )
-    return _load(connection, query, space_dim(connection, space_id))
+    return np.fromiter(connection.execute(query).scalars(), dtype=np.int64)
 
 
 def representative_ids(
@@ -111,37 +138,65 @@ def representative_ids(
     )
 
 
-def set_weights(
-    connection: Connection, space_id: int, ids: Sequence[int], weights: Sequence[int]
-) -> None:
-    """Replace the representatives of a space. Only rows that change are written."""
-    current = dict(
-        connection.execute(
-            select(Embedding.frame_id, Embedding.weight).where(
-                Embedding.space_id == space_id, Embedding.weight > 0
-            )
-        )
-        .tuples()
-        .all()
+def reference_frames(
+    connection: Connection, space_id: int
+) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
+    """What new frames are measured against: every representative, by frame id.
+
+    Returns:
+        Frame ids, cluster ids (-1: of no cluster) and the usual distance around each (NaN:
+        unknown); int64, int64, float64.
+    """
+    rows = connection.execute(
+        select(Embedding.frame_id, func.coalesce(Frame.cluster_id, -1), Embedding.scale)
+        .join(Frame, Frame.id == Embedding.frame_id)
+        .where(Embedding.space_id == space_id, Embedding.weight > 0)
+        .order_by(Embedding.frame_id)
+    ).all()
+    return (
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([np.nan if row[2] is None else row[2] for row in rows], dtype=np.float64),
     )
-    wanted = {i: w for i, w in zip(ids, weights, strict=True) if w > 0}
-    changed = {i: wanted.get(i, 0) for i in current.keys() | wanted.keys()}
-    by_weight: dict[int, list[int]] = {}
-    for frame_id, weight in changed.items():
-        if current.get(frame_id, 0) != weight:
-            by_weight.setdefault(weight, []).append(frame_id)
-    for weight, frame_ids in by_weight.items():
-        for start in range(0, len(frame_ids), 500):
-            connection.execute(
-                update(Embedding)
-                .where(Embedding.frame_id.in_(frame_ids[start : start + 500]))
-                .values(weight=weight)
-            )
 
 
-def add_representatives(connection: Connection, ids: Sequence[int]) -> None:
-    """Let these frames stand for themselves in the assignment of later ones."""
-    connection.execute(update(Embedding).where(Embedding.frame_id.in_(ids)).values(weight=1))
+def count_references(connection: Connection, space_id: int) -> int:
+    """How many frames new ones are measured against."""
+    query = select(func.count()).where(Embedding.space_id == space_id, Embedding.weight > 0)
+    return int(connection.execute(query).scalar_one())
+
+
+def weights_of(connection: Connection, space_id: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many frames each of these (n,) representatives stands for, at least 1."""
+    rows = connection.execute(
+        select(Embedding.frame_id, Embedding.weight).where(
+            Embedding.space_id == space_id, Embedding.weight > 0
+        )
+    )
+    known = {int(row[0]): int(row[1]) for row in rows}
+    return np.array([known.get(i, 1) for i in ids.tolist()], dtype=np.int64)
+
+
+def set_weight(
+    connection: Connection, space_id: int, ids: Sequence[int], weight: int
+) -> dict[int, int]:
+    """Let frames stand for so many frames each, 0 for none; returns what each had before."""
+    chosen = (Embedding.space_id == space_id, Embedding.frame_id.in_(ids))
+    rows = connection.execute(select(Embedding.frame_id, Embedding.weight).where(*chosen)).all()
+    connection.execute(update(Embedding).where(*chosen).values(weight=weight))
+    return {int(row.frame_id): int(row.weight) for row in rows}
+
+
+def represent(
+    connection: Connection, space_id: int, standing: Mapping[int, tuple[int, float]]
+) -> None:
+    """Let frames stand for so many frames each, with this usual distance around them."""
+    for frame_id, (weight, scale) in standing.items():
+        connection.execute(
+            update(Embedding)
+            .where(Embedding.frame_id == frame_id, Embedding.space_id == space_id)
+            .values(weight=weight, scale=scale)
+        )
 
 
 def store_calibration(

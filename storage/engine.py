@@ -151,14 +151,21 @@ class Database:
         )
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, attach: Path | None = None) -> Iterator[Connection]:
         """One write transaction (BEGIN IMMEDIATE); commits at the end, rolls back on error.
+
+        Args:
+            attach: Another SQLite file, to be read in the transaction as schema `incoming`.
 
         Raises:
             DiskFullError: SQLite found no room; nothing of the transaction was kept.
         """
         try:
-            with self._writer.begin() as connection:
+            with (
+                self._writer.connect() as connection,
+                _attached(connection, attach),
+                connection.begin(),
+            ):
                 yield connection
         except OperationalError as exc:
             if getattr(exc.orig, "sqlite_errorcode", None) != SQLITE_FULL:
@@ -194,3 +201,17 @@ class Database:
         """Close both engines; the last connection folds the log in."""
         self._reader.dispose()
         self._writer.dispose()
+
+
+@contextmanager
+def _attached(connection: Connection, path: Path | None) -> Iterator[None]:
+    """Attach a database as `incoming`, outside any transaction as SQLite demands."""
+    if path is None:
+        yield
+        return
+    raw: Any = connection.connection.driver_connection
+    raw.execute("ATTACH DATABASE ? AS incoming", (os.fspath(path),))
+    try:
+        yield
+    finally:
+        raw.execute("DETACH DATABASE incoming")

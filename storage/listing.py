@@ -14,7 +14,7 @@ from storage.reading import Reader, iso_time
 _FRAME_SQL: Final = (
     "SELECT f.*, camera.name AS camera_name, camera.root AS camera_root,"
     " cluster.name AS cluster_name,"
-    " COALESCE(cluster.max_distance, f.max_distance) AS limit_now"
+    " COALESCE(f.max_distance, cluster.max_distance) AS limit_now"
     " FROM frames AS f JOIN cameras AS camera ON camera.id = f.camera_id"
     " LEFT JOIN clusters AS cluster ON cluster.id = f.cluster_id"
 )
@@ -118,12 +118,41 @@ def clusters(reader: Reader) -> Iterator[dict[str, Any]]:
             "max_distance": row["max_distance"],
             "first_seen": iso_time(row["first_seen"]),
             "last_seen": iso_time(row["last_seen"]),
+            "pinned": bool(row["pinned"]),
+            "ignored": bool(row["ignored"]),
         }
 
 
 def novelties(reader: Reader) -> list[dict[str, Any]]:
-    """The `frames` objects of all novel frames, scene novelties before place novelties."""
-    return sorted(frames(reader, states=("novel",)), key=lambda frame: frame["novelty"] == "place")
+    """The `frames` objects of what is novel, scene novelties before place novelties.
+
+    Place novelties that follow each other in one camera are one entry, that of the first of them;
+    `more` lists the ids of the others.
+    """
+    rows = list(reader.rows(f"{_FRAME_SQL} WHERE f.state = 'novel' ORDER BY f.id"))
+    scenes = [frame_object(row) | {"more": []} for row in rows if row["novelty"] != "place"]
+    places: list[dict[str, Any]] = []
+    open_runs: dict[int, tuple[int, dict[str, Any]]] = {}
+    for row in (row for row in rows if row["novelty"] == "place"):
+        last = open_runs.get(row["camera_id"])
+        if last is not None and _is_next_novelty(reader, row, last[0]):
+            last[1]["more"].append(format_id(FRAME, row["id"]))
+            entry = last[1]
+        else:
+            entry = frame_object(row) | {"more": []}
+            places.append(entry)
+        open_runs[row["camera_id"]] = (row["id"], entry)
+    return scenes + places
+
+
+def _is_next_novelty(reader: Reader, row: Any, before: int) -> bool:
+    """Whether no usual frame of the camera lies between this one and the novel one before it."""
+    between = reader.one(
+        "SELECT 1 FROM frames WHERE camera_id = ? AND id > ? AND id < ? AND stage = 'embedded'"
+        " AND state NOT IN ('novel', 'exact_duplicate', 'near_duplicate') LIMIT 1",
+        (row["camera_id"], before, row["id"]),
+    )
+    return between is None
 
 
 def run_object(row: Any) -> dict[str, Any]:

@@ -1,49 +1,43 @@
 """The Annoy snapshot: approximate neighbours for any process, memory-mapped, read without a lock.
 
-`FOLDER/neighbours.json` names the files of the current generation and is replaced atomically, so
-a reader sees one whole generation; who has an older one mapped goes on with it. Where annoy is
-not installed, an exact FAISS file takes its place. Answers are candidates: the caller ranks them
-by exact cosine. The snapshot is a cache; `Snapshot.open` gives None and the caller rebuilds it.
+`FOLDER/neighbours.json` names the files of the current generation, with size and CRC-32 of each,
+and is replaced atomically, so a reader sees one whole generation; who has an older one mapped
+goes on with it. The forest is over a 64-dimensional projection (storage/projection.py), which is
+one of the files. Where annoy is not installed, an exact FAISS file over the same projection takes
+its place. Answers are candidates: the caller ranks them by exact cosine. The snapshot is a cache;
+`Snapshot.open` gives None for one that is damaged or of another embedding space, and the caller
+compares all frames.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.vector_index import replace_durably, unit_length
+from storage.durable_files import replace_durably
+from storage.projection import FloatArray, Projection
+from storage.snapshot_files import POINTER, Backend, Pointer, SnapshotFile, read_pointer
 
-Backend = Literal["annoy", "faiss"]
-POINTER: Final = "neighbours.json"
+IntArray = NDArray[np.int64]
+TREES: Final = 20
 SEED: Final = 20_240_229
 """Of the random planes; any fixed number makes the forest repeatable."""
 ATTEMPTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Pointer:
-    """What `neighbours.json` says; sizes in bytes, to refuse truncated files unmapped."""
-
-    generation: int
-    backend: Backend
-    dim: int
-    index: str
-    index_size: int
-    ids: str
-    ids_size: int
-
-
 def write_snapshot(
     folder: Path,
     generation: int,
-    ids: NDArray[np.int64],
-    vectors: NDArray[Any],
-    trees: int = 20,
+    space: str,
+    projection: Projection,
+    blocks: Iterable[tuple[IntArray, NDArray[Any]]],
+    trees: int = TREES,
 ) -> Backend:
     """Build a snapshot and make it the current one.
 
@@ -52,9 +46,10 @@ def write_snapshot(
 
     Args:
         folder: Existing folder.
-        generation: Grows with every snapshot; part of the file names.
-        ids: (n,) int64 frame ids; n may be 0.
-        vectors: (n, dim) of any float dtype; scaled to unit length.
+        generation: Of the clustering; part of the file names.
+        space: Name of the embedding space of the vectors.
+        projection: Fitted on a sample of them.
+        blocks: Frame ids (n,) with their vectors (n, dim) of any float dtype, block by block.
         trees: Trees of the forest; more find more.
 
     Returns:
@@ -64,93 +59,90 @@ def write_snapshot(
         ValueError: Shapes do not fit.
         OSError: It cannot be written; the old snapshot stays.
     """
-    if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
-        raise ValueError(f"{ids.shape} ids do not fit vectors of shape {vectors.shape}.")
-    # an Annoy forest needs at least one item
-    backend: Backend = "annoy" if len(ids) and find_spec("annoy") else "faiss"
-    before = _read_pointer(folder)
-    index_file = folder / f"neighbours-{generation}.{backend}"
-    ids_file = folder / f"neighbours-{generation}.ids"
-    rows = unit_length(vectors)
-    if backend == "annoy":
-        replace_durably(index_file, lambda part: _save_forest(part, rows, trees))
-    else:
-        replace_durably(index_file, lambda part: _save_flat(part, rows))
-    little_endian = ids.astype("<i8").tobytes()
-    replace_durably(ids_file, lambda part: part.write_bytes(little_endian))
-    pointer = {
-        "generation": generation,
-        "backend": backend,
-        "dim": int(vectors.shape[1]),
-        "index": index_file.name,
-        "index_size": index_file.stat().st_size,
-        "ids": ids_file.name,
-        "ids_size": len(little_endian),
-    }
-    replace_durably(folder / POINTER, lambda part: part.write_text(json.dumps(pointer)))
-    _remove_older(folder, keep={index_file.name, ids_file.name}, before=before)
+    before = read_pointer(folder)
+    known: list[IntArray] = []
+
+    def projected() -> Iterable[FloatArray]:
+        for ids, rows in blocks:
+            if rows.ndim != 2 or ids.shape != rows.shape[:1]:
+                raise ValueError(f"{ids.shape} ids do not fit vectors of shape {rows.shape}.")
+            known.append(ids)
+            yield projection.project(rows)
+
+    dim, kept = projection.axes.shape
+    backend: Backend = "annoy" if find_spec("annoy") else "faiss"
+    save = _save_forest if backend == "annoy" else _save_flat
+    arrays = np.vstack([projection.mean, projection.axes.T]).astype("<f4")
+    index = _write(folder, generation, backend, lambda p: save(p, projected(), kept, trees))
+    ids = np.concatenate([np.empty(0, np.int64), *known]).astype("<i8")
+    pointer = Pointer(
+        generation,
+        backend,
+        space,
+        dim,
+        kept,
+        index,
+        _write(folder, generation, "ids", lambda path: path.write_bytes(ids.tobytes())),
+        _write(folder, generation, "projection", lambda path: path.write_bytes(arrays.tobytes())),
+    )
+    text = json.dumps(asdict(pointer))
+    replace_durably(folder / POINTER, lambda part: part.write_text(text))
+    _remove_older(folder, {pointer, before})
     return backend
 
 
-def _save_forest(path: Path, rows: NDArray[np.float32], trees: int) -> None:
+def _write(
+    folder: Path, generation: int, kind: str, write: Callable[[Path], object]
+) -> SnapshotFile:
+    path = folder / f"neighbours-{generation}.{kind}"
+    replace_durably(path, write)
+    return SnapshotFile.of(path)
+
+
+def _save_forest(path: Path, blocks: Iterable[FloatArray], kept: int, trees: int) -> None:
     from annoy import AnnoyIndex
 
-    forest = AnnoyIndex(rows.shape[1], "angular")
+    forest = AnnoyIndex(kept, "angular")
     forest.set_seed(SEED)
-    for i, row in enumerate(rows):
-        forest.add_item(i, row)
+    count = 0
+    for rows in blocks:
+        for row in rows:
+            forest.add_item(count, row)
+            count += 1
     # one thread: the same rows give the same forest, and ingest keeps its core
     forest.build(trees, n_jobs=1)
     forest.save(os.fspath(path))
     forest.unload()
 
 
-def _save_flat(path: Path, rows: NDArray[np.float32]) -> None:
+def _save_flat(path: Path, blocks: Iterable[FloatArray], kept: int, _trees: int) -> None:
     import faiss
 
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
+    index = faiss.IndexFlatIP(kept)
+    for rows in blocks:
+        index.add(rows)
     faiss.write_index(index, os.fspath(path))
 
 
-def _remove_older(folder: Path, keep: set[str], before: _Pointer | None) -> None:
-    """Remove every snapshot file but the current generation's and the one before."""
-    if before is not None:
-        keep = keep | {before.index, before.ids}
-    for file in folder.glob("neighbours-*"):
-        if file.name not in keep:
-            file.unlink(missing_ok=True)
-
-
-def _read_pointer(folder: Path) -> _Pointer | None:
-    """The pointer, or None when it is absent or damaged."""
-    try:
-        found = json.loads((folder / POINTER).read_bytes())
-        pointer = _Pointer(**found)
-    except (OSError, ValueError, TypeError):
-        return None
-    numbers = (pointer.generation, pointer.dim, pointer.index_size, pointer.ids_size)
-    names = (pointer.index, pointer.ids)
-    sound = (
-        pointer.backend in ("annoy", "faiss")
-        and all(isinstance(number, int) for number in numbers)
-        and all(isinstance(n, str) and n.startswith("neighbours-") for n in names)
-        and not any("/" in n for n in names)
-    )
-    return pointer if sound else None
+def _remove_older(folder: Path, keep: Iterable[Pointer | None]) -> None:
+    """Remove every snapshot file but those of the given generations."""
+    names = {file.name for pointer in keep if pointer is not None for file in pointer.files}
+    for pattern in ("neighbours-*", ".neighbours-*.part"):  # and what a killed writer left
+        for path in folder.glob(pattern):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
 
 
 class Snapshot:
     """An opened snapshot; stays valid after newer ones are written."""
 
-    def __init__(self, pointer: _Pointer, index: Any, ids: NDArray[np.int64]) -> None:
-        self._pointer = pointer
-        self._index = index
-        self._ids = ids
+    def __init__(self, pointer: Pointer, index: Any, ids: IntArray, projection: Projection) -> None:
+        self._pointer, self._index = pointer, index
+        self._ids, self._projection = ids, projection
 
     @property
     def backend(self) -> Backend:
-        """`annoy` (approximate) or `faiss` (exact)."""
+        """`annoy` (approximate) or `faiss` (exact in the projection)."""
         return self._pointer.backend
 
     @property
@@ -163,50 +155,59 @@ class Snapshot:
         """Dimensions of the vectors."""
         return self._pointer.dim
 
+    @property
+    def ids(self) -> IntArray:
+        """Frame ids (n,) that it was built over."""
+        return self._ids
+
     def __len__(self) -> int:
         return len(self._ids)
 
     @classmethod
-    def open(cls, folder: Path) -> Self | None:
+    def open(cls, folder: Path, space: str) -> Self | None:
         """Open the current snapshot.
 
+        Args:
+            folder: Where it was written.
+            space: Name of the embedding space of the queries.
+
         Returns:
-            None when there is none, its files are absent or truncated, or it needs annoy and
-            annoy is not installed. Never raises for a bad file.
+            None when there is none, it is of another embedding space, its files are absent,
+            truncated or altered, or it needs annoy and annoy is not installed. Never raises for
+            a bad file.
         """
         for _ in range(ATTEMPTS):  # a writer may remove the files right after the pointer is read
-            pointer = _read_pointer(folder)
-            if pointer is None:
+            pointer = read_pointer(folder)
+            if pointer is None or pointer.space != space:
                 return None
             snapshot = cls._map(folder, pointer)
-            if snapshot is not None or pointer == _read_pointer(folder):
+            if snapshot is not None or pointer == read_pointer(folder):
                 return snapshot
         return None
 
     @classmethod
-    def _map(cls, folder: Path, pointer: _Pointer) -> Self | None:
-        index_file, ids_file = folder / pointer.index, folder / pointer.ids
+    def _map(cls, folder: Path, pointer: Pointer) -> Self | None:
         try:
-            whole = (
-                index_file.stat().st_size == pointer.index_size
-                and ids_file.stat().st_size == pointer.ids_size
-            )
-            if not whole:
+            if not all(file.is_whole(folder) for file in pointer.files):
                 return None
-            ids = np.fromfile(ids_file, dtype="<i8").astype(np.int64)
-            index = _open_index(index_file, pointer)
-        except (OSError, RuntimeError, ImportError):  # faiss raises RuntimeError for a bad file
+            ids = np.fromfile(folder / pointer.ids.name, dtype="<i8").astype(np.int64)
+            arrays = np.fromfile(folder / pointer.projection.name, dtype="<f4")
+            arrays = arrays.astype(np.float32).reshape(1 + pointer.kept, pointer.dim)
+            index = _open_index(folder / pointer.index.name, pointer)
+        # faiss raises RuntimeError for a bad file
+        except (OSError, RuntimeError, ImportError, ValueError):
             return None
         count = index.get_n_items() if pointer.backend == "annoy" else index.ntotal
-        return cls(pointer, index, ids) if count == len(ids) else None
+        projection = Projection(arrays[0], arrays[1:].T)
+        return cls(pointer, index, ids, projection) if count == len(ids) else None
 
-    def query(self, vector: NDArray[np.float32], k: int, search_k: int = -1) -> list[int]:
-        """Ids of about the k nearest frames, nearest first.
+    def query(self, vector: FloatArray, k: int, search_k: int = -1) -> IntArray:
+        """Ids (up to k,) of about the k nearest frames, nearest first.
 
         Args:
             vector: (dim,) float32.
             k: Candidates asked for; fewer come back where there are fewer frames.
-            search_k: Nodes Annoy looks at (-1: trees x k); no effect on an exact snapshot.
+            search_k: Nodes Annoy looks at (-1: trees x k); no effect on a FAISS file.
 
         Returns:
             Frame ids; none for a vector with NaN, infinity or no direction.
@@ -218,21 +219,23 @@ class Snapshot:
             raise ValueError(f"Cannot look up shape {vector.shape} in {self.dim} dimensions.")
         k = min(k, len(self))
         if k < 1 or not np.isfinite(vector).all() or not vector.any():
-            return []
+            return np.empty(0, dtype=np.int64)
+        projected = self._projection.project(vector[np.newaxis])
         if self.backend == "annoy":
-            rows = self._index.get_nns_by_vector(vector, k, search_k)
+            rows = self._index.get_nns_by_vector(projected[0], k, search_k)
         else:
-            rows = self._index.search(unit_length(vector[None]), k)[1][0].tolist()
-        return [int(self._ids[row]) for row in rows]
+            rows = self._index.search(projected, k)[1][0]
+        return self._ids[np.asarray(rows, dtype=np.int64)]
 
 
-def _open_index(path: Path, pointer: _Pointer) -> Any:
+def _open_index(path: Path, pointer: Pointer) -> Any:
     """Map the index file into memory."""
     if pointer.backend == "annoy":
         from annoy import AnnoyIndex
 
-        forest = AnnoyIndex(pointer.dim, "angular")
-        forest.load(os.fspath(path))
+        forest = AnnoyIndex(pointer.kept, "angular")
+        if pointer.ids.size:  # an empty file cannot be mapped
+            forest.load(os.fspath(path))
         return forest
     import faiss
 

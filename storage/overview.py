@@ -3,7 +3,9 @@
 Everything is computed from one `Reader`, that is from one moment of the database.
 """
 
+import json
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +15,9 @@ from storage.states import GONE, STATES
 
 LATENCY_FRAMES: Final = 1000
 """Frames over which the latency percentiles are taken (contract, section 7)."""
+
+WATCHED_FRAMES: Final = 1000
+"""Newest judged frames over which the realised false-novel rate is told; storage/novelty.py."""
 
 _WATCHED: Final = frozenset({"learning", "watching", "polling"})
 _TROUBLE: Final = frozenset({"degraded", "offline"})
@@ -29,6 +34,7 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     counts: dict[int, dict[str, int]] = {}
     for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):
         counts.setdefault(row["camera_id"], {})[row["state"]] = row["n"]
+    rates = _novelty_rates(reader)
     cameras = []
     for row in reader.rows("SELECT * FROM cameras ORDER BY id"):
         states = counts.get(row["id"], {})
@@ -40,6 +46,7 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
                 "state": "inactive" if idle else row["state"],
                 "last_arrival_at": iso_time(row["last_arrival_at"]),
                 "kind": row["kind"],
+                "novelty": rates.get(row["id"]),
                 "reason": row["state_reason"],
                 "filing": None if row["writable"] else "cannot be written: nothing is filed there",
                 "ignored": row["ignored"],
@@ -62,7 +69,7 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
     """
     cameras = camera_summaries(reader, running=running)
     frames, sizes = _count_frames(reader)
-    shown = ("name", "root", "root_b64", "state", "last_arrival_at", "kind")
+    shown = ("name", "root", "root_b64", "state", "last_arrival_at", "kind", "novelty")
     return {
         "state": _overall_state(reader, cameras) if running else "stopped",
         "cameras": [{key: camera[key] for key in shown if key in camera} for camera in cameras],
@@ -74,7 +81,31 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
         "last_dedup": _last_run(reader, "dedup"),
         "bytes": sizes,
         "latency_ms": _latency(reader),
+        "job": job_under_way(reader, time.time()) if running else None,
     }
+
+
+def _novelty_rates(reader: Reader) -> dict[int, dict[str, Any]]:
+    """The promised and the realised false-novel rate of each camera that was judged.
+
+    Keys: `promised`, `realised` (share of alarms among the newest judged frames; every alarm
+    counts, as nobody can know which of them are right), `frames` (how many those are), `alpha`.
+    """
+    space = reader.meta("space")
+    if not isinstance(space, dict):
+        return {}
+    promised = reader.meta("false_novel_rate")
+    rates = {}
+    for row in reader.rows("SELECT * FROM camera_novelty WHERE space_id = ?", (space["id"],)):
+        log = json.loads(row["payload"] or "{}")
+        frames = min(int(log.get("judged", 0)), WATCHED_FRAMES)
+        rates[row["camera_id"]] = {
+            "promised": promised,
+            "realised": round(len(log["recent"]) / frames, 5) if frames else None,
+            "frames": frames,
+            "alpha": round(row["alpha"], 6),
+        }
+    return rates
 
 
 def _overall_state(reader: Reader, cameras: Sequence[dict[str, Any]]) -> str:
@@ -105,6 +136,11 @@ def _count_frames(reader: Reader) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _encoder(reader: Reader) -> dict[str, Any]:
+    """The encoder that serves; `switch` while it is changed.
+
+    Keys of `switch`: `to`, `undoes` (run id or null), `stage`, `done`, `total`, `left_out` (frames
+    that cannot be encoded), `seconds_left` (null: unknown).
+    """
     stored = reader.meta("encoder")
     facts = stored if isinstance(stored, dict) else {}
     return {
@@ -112,6 +148,23 @@ def _encoder(reader: Reader) -> dict[str, Any]:
         "space": facts.get("space"),
         "state": facts.get("state", "unknown"),
         "progress": facts.get("progress"),
+        "switch": facts.get("switch"),
+    }
+
+
+def job_under_way(reader: Reader, now: float) -> dict[str, Any] | None:
+    """The job under way; None where the daemon does none.
+
+    Keys: `kind`, `stage`, `done`, `total` (0: unknown), `seconds`, `seconds_left` (null: unknown).
+    """
+    told = reader.meta("job")
+    if not isinstance(told, dict):
+        return None
+    left = told["seconds_left"]
+    return {
+        **{key: told[key] for key in ("kind", "stage", "done", "total")},
+        "seconds": round(max(0.0, now - told["started_at"]), 1),
+        "seconds_left": None if left is None else round(max(0.0, left - (now - told["at"])), 1),
     }
 
 

@@ -172,6 +172,11 @@ def set_state(connection: Connection, run_id: int, state: str) -> None:
     connection.execute(update(Run).where(Run.id == run_id).values(state=state))
 
 
+def set_counts(connection: Connection, run_id: int, counts: Mapping[str, Any]) -> None:
+    """Replace a run's counts by what it came to in the end."""
+    connection.execute(update(Run).where(Run.id == run_id).values(counts=dict(counts)))
+
+
 def refresh_state(connection: Connection, run_id: int) -> str:
     """Derive a run's state from its entries and store it with the counts.
 

@@ -1,79 +1,61 @@
-"""The FAISS index of embeddings on disk: a cache that is served only when it is proven right.
+"""The index of embeddings: exact distances, from a cache on disk that is proven before it serves.
 
-Two files: the index, and a header beside it (`NAME.json`) with generation, SHA-256 and the digest
-of the id set. The header is written last. Whatever does not fit together, for whatever reason, is
-simply no index: the caller builds it again from the database.
+storage/index_files.py says what lies on disk and when it is believed. Whatever does not fit, for
+whatever reason, is simply no index: the caller builds it again from the database.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from storage.cell_index import CellIndex
+from storage.flat_index import FlatIndex
+from storage.index_files import INDEX_NAME as INDEX_NAME
+from storage.index_files import (
+    Block,
+    IntArray,
+    checked,
+    claim,
+    header_path,
+    open_index,
+    rows_path,
+    write_cells,
+    write_flat,
+)
+from storage.index_files import id_digest as id_digest
+from storage.projection import FloatArray, unit_length
+from storage.vector_rows import GrowingArray, half_rows
 
+EXACT_ROWS: Final = 10_000
+"""Vectors up to which every one is compared: 4 ms a search and 51 MB in 1,280 dimensions."""
 
-def id_digest(ids: IntArray) -> str:
-    """SHA-256 (hex) of a set of ids, whatever their order."""
-    return hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()
-
-
-def replace_durably(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file as a whole.
-
-    `write` fills a temporary file beside it; then fsync, rename and fsync of the folder. After
-    a crash there is the old file or the new one, never a part. One writer at a time.
-
-    Raises:
-        OSError: The disk is full or the folder not writable; the old file stays.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def unit_length(vectors: NDArray[Any]) -> FloatArray:
-    """Rows (n, dim) scaled to unit length, float32, C order; rows without a direction stay."""
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: FloatArray = (rows / np.where(length > 0, length, 1)).astype(np.float32, copy=False)
-    return scaled
-
-
-INDEX_NAME = "representatives.faiss"
-"""Name of the index file in the state folder."""
+_log = logging.getLogger(__name__)
 
 
 class VectorIndex:
-    """Exact nearest neighbours by cosine distance over frames of one embedding space."""
+    """Nearest neighbours by exact cosine distance over frames of one embedding space.
 
-    def __init__(self, index: Any, ids: IntArray, generation: int) -> None:
-        self._index = index
-        self._ids = ids
-        self._generation = generation
+    Up to `EXACT_ROWS` vectors the answer is exact. Above, every distance is, and the nearest
+    frame is missed for at most 1 of 1,000 frames of a known scene. Searching is safe from several
+    threads, adding from one beside them.
+    """
+
+    def __init__(
+        self, path: Path, index: FlatIndex | CellIndex, ids: IntArray, generation: int
+    ) -> None:
+        self._path, self._index, self._generation = path, index, generation
+        self._ids = GrowingArray(ids)
+        self._reporting = threading.Lock()
+        self._reported = False
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids.view)
 
     @property
     def generation(self) -> int:
@@ -83,55 +65,43 @@ class VectorIndex:
     @property
     def dim(self) -> int:
         """Dimensions of the vectors."""
-        return int(self._index.d)
+        return self._index.dim
 
     @property
     def ids(self) -> IntArray:
-        """Frame ids (n,) in the order of `vectors`."""
-        return self._ids
-
-    def vectors(self) -> FloatArray:
-        """The stored rows (n, dim) float32, unit length."""
-        import faiss
-
-        flat = faiss.downcast_index(self._index.index)
-        rows: FloatArray = flat.reconstruct_n(0, len(self))
-        return rows
+        """Frame ids (n,), in the order in which they were given."""
+        return self._ids.view
 
     @classmethod
-    def write(cls, path: Path, generation: int, ids: IntArray, vectors: NDArray[Any]) -> Self:
+    def write(
+        cls,
+        path: Path,
+        generation: int,
+        dim: int,
+        blocks: Iterable[Block],
+        *,
+        exact_rows: int = EXACT_ROWS,
+    ) -> Self:
         """Build an index and publish it at `path`, with its header.
 
         Args:
-            path: The index file; the header is `path` + `.json`.
+            path: The index file; its other files stand beside it.
             generation: Generation of the database; `read` asks for it.
-            ids: (n,) int64 frame ids, each once.
-            vectors: (n, dim) of any float dtype; scaled to unit length.
+            dim: Dimensions of the vectors.
+            blocks: Ids, each once, with their vectors; taken one block at a time, so that the
+                vectors of a large index are never all in memory.
+            exact_rows: Vectors up to which the index is exact.
 
         Raises:
             ValueError: Shapes do not fit or an id comes twice.
             OSError: It cannot be written; the old index stays.
         """
-        import faiss
-
-        ids = np.ascontiguousarray(ids, dtype=np.int64)
-        if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
-            raise ValueError(f"{ids.shape} ids do not fit vectors of shape {vectors.shape}.")
-        if len(np.unique(ids)) != len(ids):
-            raise ValueError("An id comes twice.")
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        index.add_with_ids(unit_length(vectors), ids)
-        payload = faiss.serialize_index(index).tobytes()
-        header = {
-            "generation": generation,
-            "sha256": hashlib.sha256(payload).hexdigest(),
-            "dim": int(vectors.shape[1]),
-            "n": len(ids),
-            "ids": id_digest(ids),
-        }
-        replace_durably(path, lambda part: part.write_bytes(payload))
-        replace_durably(header_path(path), lambda part: part.write_text(json.dumps(header)))
-        return cls(index, ids, generation)
+        remaining = ((checked(ids, rows, dim), rows) for ids, rows in blocks)
+        head = list(_at_least(exact_rows + 1, remaining))
+        few = sum(len(ids) for ids, _ in head) <= exact_rows
+        write = write_flat if few else write_cells
+        index, ids = write(path, generation, dim, chain(head, remaining))
+        return cls(path, index, ids, generation)
 
     @classmethod
     def read(cls, path: Path, expected_generation: int, expected_id_digest: str) -> Self | None:
@@ -141,40 +111,27 @@ class VectorIndex:
             None when it is absent, unreadable, truncated, altered, of another generation, with
             an id twice or with another id set (`id_digest`). Never raises for a bad file.
         """
-        import faiss
-
-        try:
-            header = json.loads(header_path(path).read_bytes())
-            payload = path.read_bytes()
-        except (OSError, ValueError):
-            return None
-        expected = {
-            "generation": expected_generation,
-            "ids": expected_id_digest,
-            "sha256": hashlib.sha256(payload).hexdigest(),
-        }
-        if not isinstance(header, dict) or any(header.get(k) != v for k, v in expected.items()):
-            return None
-        try:
-            index: Any = faiss.deserialize_index(np.frombuffer(payload, dtype=np.uint8))
-            ids = faiss.vector_to_array(index.id_map)
-        except (RuntimeError, AttributeError):  # written by another faiss, or another kind
-            return None
-        whole = index.metric_type == faiss.METRIC_INNER_PRODUCT and index.d == header.get("dim")
-        whole = whole and len(ids) == index.ntotal == header.get("n")
-        if not whole or len(np.unique(ids)) != len(ids) or id_digest(ids) != expected_id_digest:
-            return None
-        return cls(index, ids, expected_generation)
+        found = open_index(path, expected_generation, expected_id_digest)
+        return None if found is None else cls(path, *found, expected_generation)
 
     @staticmethod
     def claims(path: Path, generation: int, digest: str) -> bool:
         """Whether the header at `path` says that the index is this generation of these ids."""
-        try:
-            header = json.loads(header_path(path).read_bytes())
-        except (OSError, ValueError):
-            return False
-        fits = isinstance(header, dict) and header.get("ids") == digest
-        return fits and bool(header.get("generation") == generation)
+        return claim(path, generation, digest) is not None
+
+    def add(self, ids: IntArray, vectors: NDArray[Any]) -> None:
+        """Let frames be found from now on; in memory only, the files stay as they are.
+
+        Args:
+            ids: (n,) int64, none of them in the index yet.
+            vectors: (n, dim) of any float dtype.
+
+        Raises:
+            ValueError: Shapes do not fit.
+        """
+        # the ids first: a search must never meet a row without one
+        self._ids.append(checked(ids, vectors, self.dim))
+        self._index.add(half_rows(vectors))
 
     def search(self, vectors: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
         """The k nearest frames of each query.
@@ -185,7 +142,8 @@ class VectorIndex:
 
         Returns:
             ids (m, k) int64 and cosine distances (m, k) float32, 0 to 2, nearest first. A query
-            with NaN, infinity or no direction has ids -1 and distances NaN.
+            with NaN, infinity or no direction has ids -1 and distances NaN; so have the last
+            places where fewer than k rows could be read.
 
         Raises:
             ValueError: Another dimension, or k below 1.
@@ -197,11 +155,35 @@ class VectorIndex:
         distances = np.full((len(vectors), k), np.nan, dtype=np.float32)
         usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
         if k and usable.any():
-            similar, ids[usable] = self._index.search(unit_length(vectors[usable]), k)
-            distances[usable] = np.clip(1 - similar, 0, 2)
+            positions, similar = self._index.search(unit_length(vectors[usable]), k)
+            found = positions >= 0
+            ids[usable] = np.where(found, self.ids[positions], -1)
+            distances[usable] = np.where(found, np.clip(1 - similar, 0, 2), np.nan)
+        if self._index.damaged:
+            self._report_damage()
         return ids, distances
 
+    def _report_damage(self) -> None:
+        """Once: say that rows are damaged, and see to it that the next start rebuilds the index."""
+        with self._reporting:
+            if self._reported:
+                return
+            self._reported = True
+        _log.error(
+            "%s is damaged; what cannot be read is left out, and the next start builds the index"
+            " again from the database",
+            rows_path(self._path),
+        )
+        try:
+            header_path(self._path).unlink(missing_ok=True)
+        except OSError as exc:
+            _log.warning("the header of the damaged index stays: %s", exc)
 
-def header_path(path: Path) -> Path:
-    """Where the header of the index at `path` stands."""
-    return path.with_name(f"{path.name}.json")
+
+def _at_least(count: int, blocks: Iterator[Block]) -> Iterator[Block]:
+    """Blocks until they hold `count` frames, or all of them."""
+    for block in blocks:
+        yield block
+        count -= len(block[0])
+        if count <= 0:
+            return

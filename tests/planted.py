@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.clustering.collapse import Bursts, Election
+from daemon.clustering.content import content_keys
+from daemon.clustering.links import linked_exactly
+from daemon.clustering.space import UnitRows
+
 
 @dataclass(frozen=True, slots=True)
 class Planted:
@@ -65,3 +70,13 @@ def walk(start: NDArray[np.float64], end: NDArray[np.float64], steps: int) -> ND
     part = np.linspace(0, 1, steps)[:, None]
     rows = np.sin((1 - part) * angle) * start + np.sin(part * angle) * end
     return unit(rows).astype(np.float32)
+
+
+def collapse_bursts(vectors: NDArray[np.float32], threshold: float) -> Bursts:
+    """The bursts of unit rows, all pairs compared."""
+    return Election(UnitRows(vectors), vectors, threshold).hold(linked_exactly(vectors, threshold))
+
+
+def keys_of(rows: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Content keys of some rows."""
+    return content_keys(rows, 0)

@@ -158,6 +158,10 @@ class DecodePool:
             self._busy += 1
         return True
 
+    def set_input_size(self, size: tuple[int, int]) -> None:
+        """Squeeze pictures to another (height, width) from the next file on."""
+        self._input_size = size
+
     @property
     def pending(self) -> int:
         """Files handed in and not yet delivered."""
@@ -223,17 +227,18 @@ class DecodePool:
                 return RefusedFile(file=file, reason="no regular file", final=True)
             if stat_key(status) != file.stat:
                 return RefusedFile(file=file, reason="changing", final=False)
-            answer, payload = child.ask(fd, self._input_size)
+            size = self._input_size  # another encoder may come while the child works
+            answer, payload = child.ask(fd, size)
             if stat_key(os.fstat(fd)) != file.stat:
                 return RefusedFile(file=file, reason="changing", final=False)
         except OSError as exc:
             return _unreadable(file, _os_reason(exc))
         finally:
             os.close(fd)
-        return self._interpret(file, answer, payload)
+        return self._interpret(file, answer, payload, size)
 
     def _interpret(
-        self, file: SettledFile, answer: dict[str, object], payload: bytes
+        self, file: SettledFile, answer: dict[str, object], payload: bytes, size: tuple[int, int]
     ) -> DecodeResult:
         if "unreadable" in answer:
             return _unreadable(file, str(answer["unreadable"]))
@@ -241,7 +246,7 @@ class DecodePool:
         if "refused" in answer:
             return RefusedFile(file=file, reason=str(answer["refused"]), final=True, sha256=digest)
         split = int(str(answer["pixels"]))
-        pixels = np.frombuffer(payload[:split], dtype=np.uint8).reshape(*self._input_size, 3)
+        pixels = np.frombuffer(payload[:split], dtype=np.uint8).reshape(*size, 3)
         time = answer["exif_time"]
         return DecodedImage(
             file=file,

@@ -8,13 +8,20 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
 
 from daemon.ingest.recording import EncodedFrame, Recorder
-from daemon.messages import Assignment, DecodedImage, Encoding, FloatArray, RefusedFile
+from daemon.messages import (
+    ArrivingFrame,
+    Assignment,
+    CameraNovelty,
+    DecodedImage,
+    Encoding,
+    RefusedFile,
+)
 from daemon.signature import quantise_tiles
 from storage.errors import StillwatchError
 
@@ -22,6 +29,8 @@ log = logging.getLogger(__name__)
 
 FILL_SECONDS: Final = 0.03
 """How long a batch waits for more pictures; far below the latency mark of 0.5 s."""
+BANK_SECONDS: Final = 300.0
+"""What a camera's places look like is stored this often: a bank is some 200 kB."""
 
 Item = DecodedImage | RefusedFile
 
@@ -34,11 +43,23 @@ class BatchEncoder(Protocol):
         ...
 
 
-class BatchAssigner(Protocol):
-    """The part of an assigner that the pipeline uses."""
+class FrameJudge(Protocol):
+    """The part of the novelty judge that the pipeline uses."""
 
-    def assign(self, vectors: FloatArray) -> Sequence[Assignment]:
-        """Nearest cluster or novel, a vector each."""
+    def assign(self, frames: Sequence[ArrivingFrame]) -> Sequence[Assignment]:
+        """Nearest cluster or novel, for each frame in order."""
+        ...
+
+    def learned(self, frame_ids: Sequence[int | None]) -> None:
+        """The ids that the frames of the last `assign` were recorded under; None: not new."""
+        ...
+
+    def camera(self, camera_id: int) -> CameraNovelty:
+        """What a camera knows, with its bank of places packed."""
+        ...
+
+    def alpha(self, camera_id: int) -> float:
+        """The adaptive limit of a camera's p-values now."""
         ...
 
 
@@ -65,12 +86,14 @@ class Pipeline:
     ) -> None:
         self._encoder = encoder
         self._space_id = space_id
+        self._input_size: tuple[int, int] | None = None
         self._recorder = recorder
         self._batch_size = batch_size
         self._changed_again = changed_again
         self._recorded = recorded
         self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=4 * batch_size)
-        self._assigner: BatchAssigner | None = None
+        self._judge: FrameJudge | None = None
+        self._banks_due: dict[int, float] = {}
         self._between = threading.Lock()
         self._unrecorded = 0
         self.recorded_count = 0
@@ -107,19 +130,41 @@ class Pipeline:
         """Held during a batch; whoever holds it publishes a clustering with no batch under way."""
         return self._between
 
-    def set_assigner(self, assigner: BatchAssigner | None) -> None:
+    def set_judge(self, judge: FrameJudge | None) -> None:
         """Serve from another clustering; call with `between_batches` held."""
-        self._assigner = assigner
+        self._judge = judge
+
+    def store_banks(self) -> None:
+        """Store what the cameras' places look like; call with `between_batches` held."""
+        cameras, self._banks_due = list(self._banks_due), {}
+        if self._judge is None or not cameras:
+            return
+        known = {camera_id: self._judge.camera(camera_id) for camera_id in cameras}
+        banks = {i: state.bank for i, state in known.items() if state.bank is not None}
+        limits = {i: state.alpha for i, state in known.items() if state.alpha is not None}
+        self._recorder.store_banks(self._space_id, banks, limits)
+
+    def set_encoder(
+        self, encoder: BatchEncoder, space_id: int, input_size: tuple[int, int]
+    ) -> None:
+        """Work with another network; call with `between_batches` held.
+
+        Pictures in the queue that were decoded for another (height, width) are looked at again.
+        """
+        self.store_banks()  # of the space that served until now: the way back stays open
+        self._encoder, self._space_id, self._input_size = encoder, space_id, input_size
 
     def assigns(self) -> bool:
         """Whether a clustering is served."""
-        return self._assigner is not None
+        return self._judge is not None
 
     def close(self) -> None:
         """Record what is queued, then end the thread."""
         self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join()
+        if self.failed is None:
+            self.store_banks()
 
     def _run(self) -> None:
         ended = False
@@ -165,35 +210,73 @@ class Pipeline:
         return batch, False
 
     def _process(self, batch: Sequence[Item]) -> int:
+        batch = [item for item in batch if self._fits(item)]
         images = [item for item in batch if isinstance(item, DecodedImage)]
         encoded = iter(self._encode(images)) if images else iter(())
         ready = [item if isinstance(item, RefusedFile) else next(encoded) for item in batch]
-        self._recorder.record(self._space_id, ready)
+        cameras = {item.image.file.camera_id for item in ready if isinstance(item, EncodedFrame)}
+        ids = self._recorder.record(self._space_id, ready, self._limits(cameras))
+        if self._judge is not None and images:
+            self._judge.learned(ids)
+            self._note_banks(cameras)
         return len(images)
+
+    def _limits(self, cameras: Iterable[int]) -> dict[int, float]:
+        """The adaptive limit of each camera, where it has one."""
+        if self._judge is None:
+            return {}
+        return {camera_id: self._judge.alpha(camera_id) for camera_id in cameras}
+
+    def _note_banks(self, cameras: Iterable[int]) -> None:
+        """Store the banks of places from time to time."""
+        now = time.monotonic()
+        for camera_id in cameras:
+            self._banks_due.setdefault(camera_id, now + BANK_SECONDS)
+        if min(self._banks_due.values(), default=now + 1) <= now:
+            self.store_banks()
+
+    def _fits(self, item: Item) -> bool:
+        """Whether a picture has the network's size; one decoded before a change has not."""
+        size = self._input_size
+        if size is None or isinstance(item, RefusedFile) or item.pixels.shape[:2] == size:
+            return True
+        self._changed_again(RefusedFile(file=item.file, reason="changing", final=False))
+        return False
 
     def _encode(self, images: Sequence[DecodedImage]) -> list[EncodedFrame | RefusedFile]:
         encoding = self._encoder.encode(np.stack([image.pixels for image in images]))
-        if self._assigner is None:
-            places: Sequence[Assignment] = [Assignment(cluster_id=None, novel=False)] * len(images)
-        else:
-            places = self._assigner.assign(encoding.vectors)
-        result: list[EncodedFrame | RefusedFile] = []
-        for index, image in enumerate(images):
-            vector = encoding.vectors[index]
-            if not np.isfinite(vector).all():
-                reason = "the encoder gives no finite vector for it"
-                result.append(
-                    RefusedFile(file=image.file, reason=reason, final=True, sha256=image.sha256)
-                )
-                continue
-            tiles = None if encoding.tiles is None else quantise_tiles(encoding.tiles[index])
-            result.append(
-                EncodedFrame(
-                    image=image,
-                    vector=vector,
-                    tiles=None if tiles is None else tiles.tobytes(),
-                    tile_shape=None if tiles is None else list(tiles.shape),
-                    assignment=places[index],
-                )
+        finite = [bool(np.isfinite(vector).all()) for vector in encoding.vectors]
+        arriving = [
+            ArrivingFrame(
+                camera_id=image.file.camera_id,
+                vector=encoding.vectors[index],
+                tiles=None if encoding.tiles is None else quantise_tiles(encoding.tiles[index]),
             )
-        return result
+            for index, image in enumerate(images)
+            if finite[index]
+        ]
+        if self._judge is None:
+            unplaced = Assignment(cluster_id=None, novel=False)
+            places: Sequence[Assignment] = [unplaced] * len(arriving)
+        else:
+            places = self._judge.assign(arriving)
+        placed = zip(arriving, places, strict=True)
+        return [
+            _encoded(image, *next(placed)) if usable else _without_vector(image)
+            for image, usable in zip(images, finite, strict=True)
+        ]
+
+
+def _encoded(image: DecodedImage, frame: ArrivingFrame, place: Assignment) -> EncodedFrame:
+    return EncodedFrame(
+        image=image,
+        vector=frame.vector,
+        tiles=None if frame.tiles is None else frame.tiles.tobytes(),
+        tile_shape=None if frame.tiles is None else list(frame.tiles.shape),
+        assignment=place,
+    )
+
+
+def _without_vector(image: DecodedImage) -> RefusedFile:
+    reason = "the encoder gives no finite vector for it"
+    return RefusedFile(file=image.file, reason=reason, final=True, sha256=image.sha256)

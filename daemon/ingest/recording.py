@@ -16,15 +16,15 @@ from typing import Any
 from sqlalchemy import Connection
 
 from daemon.ingest import capture_time
+from daemon.ingest.row_values import duplicate_values, place_values, stat_values
 from daemon.messages import (
     Assignment,
     DecodedImage,
     FloatArray,
     RefusedFile,
     SettledFile,
-    StatKey,
 )
-from storage import frames
+from storage import embeddings, frames, novelty
 from storage.engine import Database
 from storage.errors import RootOfflineError
 from storage.names import FRAME, format_id
@@ -67,15 +67,82 @@ class Recorder:
         self._cameras = cameras
         self._wall = wall
 
-    def record(self, space_id: int, batch: Sequence[EncodedFrame | RefusedFile]) -> None:
-        """Commit one batch of results, in order."""
+    def record(
+        self,
+        space_id: int,
+        batch: Sequence[EncodedFrame | RefusedFile],
+        limits: Mapping[int, float] | None = None,
+    ) -> list[int | None]:
+        """Commit one batch of results, in order.
+
+        Args:
+            space_id: Row of the embedding space.
+            batch: What the pipeline made of the files.
+            limits: The adaptive limit alpha of each camera of the batch after it was judged.
+
+        Returns:
+            For each encoded frame of the batch, in order, the id of its new row; None for one
+            that was known, came back or is an exact duplicate.
+        """
         now = self._wall()
+        ids: list[int | None] = []
+        judged: dict[int, list[bool]] = {}
         with self._db.write() as connection:
             for item in batch:
                 if isinstance(item, RefusedFile):
                     self._refuse(connection, item, now)
-                else:
-                    self._embed(connection, space_id, item, now)
+                    continue
+                ids.append(self._embed(connection, space_id, item, now, ids))
+                place = item.assignment
+                if ids[-1] is not None and (place.calibrates or place.novel):
+                    judged.setdefault(item.image.file.camera_id, []).append(place.novel)
+            self._note_limits(connection, space_id, limits or {}, judged, now)
+        return ids
+
+    def store_banks(
+        self, space_id: int, banks: Mapping[int, bytes], limits: Mapping[int, float]
+    ) -> None:
+        """Store what the cameras' places look like: rarely, each is some 200 kB."""
+        now = self._wall()
+        with self._db.write() as connection:
+            logs = novelty.load_logs(connection, space_id)
+            for camera_id, bank in banks.items():
+                _, log = logs.get(camera_id, (0.0, novelty.RateLog()))
+                novelty.store_camera(
+                    connection,
+                    space_id,
+                    camera_id,
+                    alpha=limits[camera_id],
+                    log=log,
+                    bank=bank,
+                    now=now,
+                )
+
+    @staticmethod
+    def _note_limits(
+        connection: Connection,
+        space_id: int,
+        limits: Mapping[int, float],
+        judged: Mapping[int, list[bool]],
+        now: float,
+    ) -> None:
+        """Keep the cameras' limits and alarm rates in step with the frames."""
+        if not limits:
+            return
+        logs = novelty.load_logs(connection, space_id)
+        for camera_id, alpha in limits.items():
+            before, log = logs.get(camera_id, (None, novelty.RateLog()))
+            alarms = judged.get(camera_id, [])
+            if alarms or before != alpha:
+                novelty.store_camera(
+                    connection,
+                    space_id,
+                    camera_id,
+                    alpha=alpha,
+                    log=log.after(alarms),
+                    bank=None,
+                    now=now,
+                )
 
     def _refuse(self, connection: Connection, item: RefusedFile, now: float) -> None:
         file = item.file
@@ -96,7 +163,7 @@ class Recorder:
         if item.reason == "vanished":
             self._vanish(connection, file)
             return
-        values: dict[str, Any] = _stat_values(file.stat) | {
+        values: dict[str, Any] = stat_values(file.stat) | {
             "stage": "rejected" if item.final else "pending",
             "reason": item.reason,
             "sha256": item.sha256,
@@ -114,13 +181,23 @@ class Recorder:
             rows = frames.known_at(connection, file.camera_id, [file.path])
             frames.mark_missing(connection, frames.left_alone(connection, rows))
 
-    def _embed(self, connection: Connection, space_id: int, item: EncodedFrame, now: float) -> None:
+    def _embed(
+        self,
+        connection: Connection,
+        space_id: int,
+        item: EncodedFrame,
+        now: float,
+        batch_ids: Sequence[int | None],
+    ) -> int | None:
+        """Write one frame; its id if it is a new one with an assignment of its own."""
         file, sha256 = item.image.file, item.image.sha256
+        vector = item.vector.astype("<f2").tobytes()
+        signature = (item.image.grey, item.tiles, item.tile_shape)
         row = frames.row_at(connection, file.camera_id, file.path)
         if row is not None and row.stage == "embedded":
             if row.sha256 == sha256:
-                frames.update_frame(connection, row.id, **_stat_values(file.stat))
-                return
+                frames.update_frame(connection, row.id, **stat_values(file.stat))
+                return None
             frame_id = self._replace(connection, row.id, file.camera_id, file.path, now)
         elif row is not None:
             frame_id = int(row.id)
@@ -132,16 +209,23 @@ class Recorder:
         if moved is not None:
             frames.drop_unread(connection, frame_id)
             _bring_back(connection, moved, living, file)
-            return
+            # it may have been away while the encoder changed
+            frames.store_vector(connection, moved.id, space_id, vector, signature)
+            return None
         twin = _keeper_among(connection, living, frame_id)
         values = self._frame_values(connection, item, now)
-        values |= _duplicate_values(twin) if twin is not None else _place(item.assignment)
+        values |= (
+            duplicate_values(twin) if twin is not None else place_values(item.assignment, batch_ids)
+        )
         frames.update_frame(connection, frame_id, **values)
-        signature = None
-        if twin is None:
-            signature = (item.image.grey, item.tiles, item.tile_shape)
-        vector = item.vector.astype("<f2").tobytes()
+        if twin is not None:
+            frames.store_vector(connection, frame_id, space_id, vector, None)
+            return None
         frames.store_vector(connection, frame_id, space_id, vector, signature)
+        scale = item.assignment.scale
+        if item.assignment.representative and scale is not None:
+            embeddings.represent(connection, space_id, {frame_id: (1, scale)})
+        return frame_id
 
     def _replace(
         self, connection: Connection, old_id: int, camera_id: int, path: bytes, now: float
@@ -192,7 +276,7 @@ class Recorder:
             time = capture_time.from_mtime(file.stat.mtime_ns, camera.zone)
             if counter is not None and frames.adopt_counter(connection, file.camera_id, counter[0]):
                 time = capture_time.CaptureTime(source="counter", at=None, ns=None)
-        return _stat_values(file.stat) | {
+        return stat_values(file.stat) | {
             "sha256": image.sha256,
             "format": image.format,
             "width": image.width,
@@ -218,13 +302,13 @@ def _bring_back(
     connection: Connection, moved: Any, living: Sequence[Any], file: SettledFile
 ) -> None:
     """The frame is where its file is now; its exact duplicates are sorted out again."""
-    values: dict[str, Any] = _stat_values(file.stat) | {
+    values: dict[str, Any] = stat_values(file.stat) | {
         "path": file.path,
         "presence": "here",
         "reason": moved.reason if moved.presence == "here" else None,
     }
     if living and living[0].id < moved.id:
-        values |= _duplicate_values(living[0])
+        values |= duplicate_values(living[0])
     elif moved.duplicate_of is not None and not frames.is_here(connection, moved.duplicate_of):
         # Its keeper went too; should that come back as well, the two find each other again.
         values |= {"duplicate_kind": None, "duplicate_of": None, "judged": False}
@@ -242,41 +326,3 @@ def _keeper_among(connection: Connection, living: Sequence[Any], frame_id: int) 
     # Two of one content were read at once: the one that was seen first is kept.
     frames.make_exact_duplicates(connection, [row.id for row in living], frame_id)
     return None
-
-
-def _stat_values(key: StatKey) -> dict[str, Any]:
-    return {
-        "device": key.device,
-        "inode": key.inode,
-        "size": key.size,
-        "mtime_ns": key.mtime_ns,
-        "ctime_ns": key.ctime_ns,
-    }
-
-
-def _duplicate_values(twin: Any) -> dict[str, Any]:
-    """An exact duplicate points at the one frame of its content that is kept."""
-    exact = twin.duplicate_kind == "exact" and twin.duplicate_of is not None
-    keeper = int(twin.duplicate_of) if exact else int(twin.id)
-    return {
-        "duplicate_kind": "exact",
-        "duplicate_of": keeper,
-        "reason": f"same bytes as {format_id(FRAME, keeper)}",
-        "cluster_id": twin.cluster_id,
-        "distance": twin.distance,
-        "max_distance": twin.max_distance,
-    }
-
-
-def _place(assignment: Assignment) -> dict[str, Any]:
-    """The columns of an assignment."""
-    return {
-        "cluster_id": assignment.cluster_id,
-        "alarm": assignment.novel,
-        "novelty": "scene" if assignment.novel else None,
-        "distance": assignment.distance,
-        "max_distance": assignment.max_distance,
-        "p_value": assignment.p_value,
-        "nearest_frame_id": assignment.nearest_frame_id,
-        "reason": None,
-    }

@@ -1,61 +1,26 @@
-"""What a human says of frames and clusters: recorded as decisions, each with its undo."""
+"""What a human says of frames: recorded as decisions, undone by daemon/jobs/decision_undo.py."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from daemon.clustering.assignment import Assigner
-from daemon.jobs.workshop import Workshop, load_assigner
+from daemon.clustering.online import OnlineNovelty
+from daemon.jobs.judge import load_judge
+from daemon.jobs.workshop import Workshop
 from storage import clusters, decisions, dedup, embeddings, frames, runs
-from storage.errors import ConflictError, NotFoundError, UsageError
+from storage.errors import ConflictError, NotFoundError
 from storage.models import Cluster, Frame
 from storage.names import CLUSTER, FRAME, RUN, format_id
 
 _PLACE = ("cluster_id", "alarm", "novelty", "noise", "reason")
 
 
-def rename_cluster(
-    workshop: Workshop, cluster_id: int, name: str | None, actor: str
-) -> dict[str, Any]:
-    """Give a cluster a name; an empty name takes it away.
-
-    Raises:
-        NotFoundError: No such cluster.
-        UsageError: The name is taken or unusable.
-    """
-    name = (name or "").strip() or None
-    if name is not None and (len(name) > 200 or not name.isprintable()):
-        raise UsageError("A name has at most 200 characters, all of them printable.")
-    with workshop.db.write() as connection:
-        row = clusters.find(connection, cluster_id)
-        if row is None:
-            raise _no_cluster(cluster_id)
-        taken = {n: c for c, n in clusters.names(connection).items()}
-        if name is not None and taken.get(name, cluster_id) != cluster_id:
-            raise UsageError(
-                f"The name {name!r} belongs to {format_id(CLUSTER, taken[name])} already."
-            )
-        run_id = _new_run(workshop, connection, "rename", 1)
-        decisions.add(
-            connection,
-            "rename",
-            actor=actor,
-            at=workshop.wall(),
-            run_id=run_id,
-            cluster_id=cluster_id,
-            data={"before": row.name, "after": name},
-        )
-        clusters.rename(connection, cluster_id, name)
-    return {
-        "run": format_id(RUN, run_id),
-        "cluster": format_id(CLUSTER, cluster_id),
-        "name": name,
-    }
-
-
 def accept_novel(workshop: Workshop, ids: Sequence[int], actor: str) -> dict[str, Any]:
-    """Novel frames are expected from now on; they seed a cluster that the next ones may join.
+    """Novel frames are expected from now on; new scenes seed a cluster that the next may join.
+
+    A frame with a new place in a known scene stays in its cluster.
 
     Raises:
         NotFoundError: No such frame.
@@ -65,13 +30,16 @@ def accept_novel(workshop: Workshop, ids: Sequence[int], actor: str) -> dict[str
         with workshop.db.write() as connection:
             _check_novel(connection, ids)
             space_id = _space(workshop)
-            run_id = _new_run(workshop, connection, "accept", len(ids))
-            cluster_id = _seed_cluster(workshop, connection, space_id, ids[0], run_id)
+            run_id = new_run(workshop, connection, "accept", len(ids))
+            places = _own_clusters(connection, ids)
+            scenes = [frame_id for frame_id in ids if frame_id not in places]
+            if scenes:
+                seed = _seed_cluster(workshop, connection, space_id, scenes, run_id)
+                places |= dict.fromkeys(scenes, seed)
             for frame_id in ids:
-                _decide(workshop, connection, "accept", frame_id, cluster_id, run_id, actor)
-            embeddings.add_representatives(connection, ids)
-        workshop.serve(load_assigner(workshop))
-    return _result(run_id, ids, cluster_id)
+                _decide(workshop, connection, "accept", frame_id, places[frame_id], run_id, actor)
+        workshop.serve(load_judge(workshop))
+    return _result(run_id, ids, places.values())
 
 
 def dismiss_novel(workshop: Workshop, ids: Sequence[int], actor: str) -> dict[str, Any]:
@@ -81,17 +49,21 @@ def dismiss_novel(workshop: Workshop, ids: Sequence[int], actor: str) -> dict[st
         NotFoundError: No such frame.
         ConflictError: A frame is not novel.
     """
-    assigner = load_assigner(workshop)
+    judge = load_judge(workshop)
     with workshop.db.write() as connection:
         _check_novel(connection, ids)
         space_id = _space(workshop)
-        run_id = _new_run(workshop, connection, "dismiss", len(ids))
-        nearest = _nearest_clusters(connection, space_id, ids, assigner)
+        run_id = new_run(workshop, connection, "dismiss", len(ids))
+        places = _own_clusters(connection, ids)
+        scenes = [frame_id for frame_id in ids if frame_id not in places]
+        places |= _nearest_clusters(connection, space_id, scenes, judge)
+        # a false alarm must not stand for the cluster that it goes to
+        stood = embeddings.set_weight(connection, space_id, scenes, 0)
         for frame_id in ids:
-            cluster_id = nearest.get(frame_id)
-            _decide(workshop, connection, "dismiss", frame_id, cluster_id, run_id, actor)
-    only = set(nearest.values())
-    return _result(run_id, ids, only.pop() if len(only) == 1 else None)
+            facts = {"weight": stood.get(frame_id, 0), "space": space_id}
+            place = places.get(frame_id)
+            _decide(workshop, connection, "dismiss", frame_id, place, run_id, actor, facts)
+    return _result(run_id, ids, places.values())
 
 
 def discard_plan(workshop: Workshop, run_id: int, actor: str) -> dict[str, Any]:
@@ -126,63 +98,8 @@ def discard_plan(workshop: Workshop, run_id: int, actor: str) -> dict[str, Any]:
     return {"run": format_id(RUN, run_id), "discarded": len(near)}
 
 
-def undo_decisions(workshop: Workshop, run_id: int) -> dict[str, Any]:
-    """Take back a rename, accept or dismiss.
-
-    Raises:
-        ConflictError: A later decision touched the same frame or cluster.
-    """
-    with workshop.quiet():
-        with workshop.db.write() as connection:
-            made = decisions.of_run(connection, run_id)
-            for row in made:
-                _refuse_if_superseded(connection, row, run_id)
-            for row in made:
-                _restore(connection, row)
-            _drop_seeds(workshop, connection, run_id)
-            decisions.mark_undone(connection, run_id, workshop.wall())
-            runs.set_state(connection, run_id, "undone")
-        workshop.serve(load_assigner(workshop))
-    return {"run": format_id(RUN, run_id), "restored": len(made), "skipped": 0, "entries": []}
-
-
-def _restore(connection: Connection, row: Any) -> None:
-    before = (row.data or {}).get("before")
-    if row.kind == "rename":
-        clusters.rename(connection, int(row.cluster_id), before)
-    elif before is not None:
-        frames.update_frame(connection, int(row.frame_id), **before)
-
-
-def _drop_seeds(workshop: Workshop, connection: Connection, run_id: int) -> None:
-    """Retire the cluster that this run seeded unless a clustering has filled it since."""
-    seeded = connection.execute(
-        select(Cluster.id).where(Cluster.created_run_id == run_id, Cluster.state == "active")
-    ).scalars()
-    for cluster_id in list(seeded):
-        members = connection.execute(
-            select(Frame.id).where(Frame.cluster_id == cluster_id).limit(1)
-        ).first()
-        if members is None:
-            clusters.retire(connection, [cluster_id], workshop.wall())
-
-
-def _refuse_if_superseded(connection: Connection, row: Any, run_id: int) -> None:
-    if row.kind == "rename":
-        later = [
-            d
-            for d in decisions.standing(connection, ("rename",))
-            if d.cluster_id == row.cluster_id and d.id > row.id
-        ]
-        if later:
-            raise ConflictError(
-                f"{format_id(CLUSTER, row.cluster_id)} was renamed again after"
-                f" {format_id(RUN, run_id)}.",
-                hint="Undo the later run first.",
-            )
-
-
-def _new_run(workshop: Workshop, connection: Connection, what: str, count: int) -> int:
+def new_run(workshop: Workshop, connection: Connection, what: str, count: int) -> int:
+    """A run of kind `decision`, so that what a human said can be undone."""
     now = workshop.wall()
     run_id = runs.create_run(
         connection, "decision", [], now=now, counts={"decided": count}, parameters={"what": what}
@@ -218,6 +135,7 @@ def _decide(
     cluster_id: int | None,
     run_id: int,
     actor: str,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     columns = [getattr(Frame, name) for name in _PLACE]
     before = connection.execute(select(*columns).where(Frame.id == frame_id)).mappings().one()
@@ -229,7 +147,7 @@ def _decide(
         run_id=run_id,
         frame_id=frame_id,
         cluster_id=cluster_id,
-        data={"before": dict(before)},
+        data={"before": dict(before)} | dict(facts),
     )
     word = "accepted" if kind == "accept" else "dismissed as a false alarm"
     frames.update_frame(
@@ -243,10 +161,22 @@ def _decide(
     )
 
 
+def _own_clusters(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
+    """The clusters of those frames that have one: there only a place is novel."""
+    query = select(Frame.id, Frame.cluster_id).where(
+        Frame.id.in_(ids), Frame.cluster_id.is_not(None)
+    )
+    return {int(row.id): int(row.cluster_id or 0) for row in connection.execute(query)}
+
+
 def _seed_cluster(
-    workshop: Workshop, connection: Connection, space_id: int, medoid: int, run_id: int
+    workshop: Workshop,
+    connection: Connection,
+    space_id: int,
+    frame_ids: Sequence[int],
+    run_id: int,
 ) -> int:
-    """A new cluster around an accepted frame, with the usual scale of the others."""
+    """A new cluster around accepted frames, with the usual scale of the others."""
     known = sorted(clusters.scales(connection, space_id).values())
     scale = known[len(known) // 2] if known else workshop.settings.clustering.collapse_distance
     cluster_id = clusters.create_cluster(
@@ -260,36 +190,40 @@ def _seed_cluster(
     clusters.set_measures(
         connection,
         cluster_id,
-        medoid_frame_id=medoid,
+        medoid_frame_id=frame_ids[0],
         distance_scale=scale,
         max_distance=min(2.0, scale * float(limits or 4.0)),
+    )
+    embeddings.represent(connection, space_id, dict.fromkeys(frame_ids, (1, scale)))
+    clusters.add_event(
+        connection,
+        "cluster_born",
+        workshop.wall(),
+        cluster_id=cluster_id,
+        run_id=run_id,
+        data={"frames": len(frame_ids)},
     )
     return cluster_id
 
 
 def _nearest_clusters(
-    connection: Connection, space_id: int, ids: Sequence[int], assigner: Assigner | None
+    connection: Connection, space_id: int, ids: Sequence[int], judge: OnlineNovelty | None
 ) -> dict[int, int]:
-    if assigner is None:
+    if judge is None:
         return {}
     vectors = embeddings.vectors_of(connection, space_id, ids)
     return {
         int(frame_id): place.nearest_cluster_id
-        for frame_id, place in zip(vectors.ids, assigner.assign(vectors.rows), strict=True)
+        for frame_id, place in zip(vectors.ids, judge.look(vectors.rows), strict=True)
         if place.nearest_cluster_id is not None
     }
 
 
-def _result(run_id: int, ids: Sequence[int], cluster_id: int | None) -> dict[str, Any]:
+def _result(run_id: int, ids: Sequence[int], places: Iterable[int]) -> dict[str, Any]:
+    """`cluster`: where all of the frames went that went anywhere; None for several."""
+    only = set(places)
     return {
         "run": format_id(RUN, run_id),
         "frames": [format_id(FRAME, i) for i in ids],
-        "cluster": format_id(CLUSTER, cluster_id),
+        "cluster": format_id(CLUSTER, only.pop() if len(only) == 1 else None),
     }
-
-
-def _no_cluster(cluster_id: int) -> NotFoundError:
-    return NotFoundError(
-        f"There is no cluster {format_id(CLUSTER, cluster_id)}.",
-        hint="`stillwatch clusters` lists them.",
-    )

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from daemon.dedup.reasons import distance_between
-from daemon.jobs.child import Progress, run_child
+from daemon.jobs.child import Progress
+from daemon.jobs.progress import JobProgress
 from daemon.jobs.workshop import Workshop
 from storage import cameras, dedup, embeddings, frames, meta, runs
 from storage.cameras import CameraRow
@@ -39,12 +40,12 @@ def plan_dedup(workshop: Workshop, progress: Progress, *, at_once: bool) -> dict
         The result of the request: run, frames_redundant, bytes_redundant.
     """
     started = workshop.wall()
-    with workshop.files:
+    with workshop.files, JobProgress(workshop.db, "dedup", 0, workshop.wall, progress) as told:
         with workshop.db.read() as connection:
             known = cameras.list_cameras(connection)
         for camera in known:
             if camera.kind == "fixed" or camera.kind_source != "owner":
-                judge(workshop, camera, progress, at_once=at_once)
+                judge(workshop, camera, told, at_once=at_once)
         return _store_plan(workshop, workshop.wall() - started)
 
 
@@ -76,7 +77,7 @@ def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once:
         "settings": settings,
         "resume": None if resume is None else base64.b64encode(resume).decode(),
     }
-    with run_child("daemon.jobs.dedup_child", parameters, progress) as path:
+    with workshop.processes.run("daemon.jobs.dedup_child", parameters, progress) as path:
         result = json.loads(path.read_text())
     with workshop.db.write() as connection:
         _write_verdicts(connection, camera.id, due, result)

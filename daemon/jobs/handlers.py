@@ -9,9 +9,12 @@ from typing import Any, Final
 
 from daemon.filing.apply import ApplyResult, Moved, Skipped, apply_entries
 from daemon.filing.undo import undo_run
-from daemon.jobs import decisions
+from daemon.jobs import cluster_decisions, decisions
 from daemon.jobs.child import Progress
+from daemon.jobs.cluster_split import split_cluster
+from daemon.jobs.decision_undo import undo_decisions
 from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.encoder_decisions import forget_space, switch_after_all, undo_switch
 from daemon.jobs.recluster import recluster
 from daemon.jobs.workshop import Workshop
 from storage import runs
@@ -107,10 +110,12 @@ def _undo(call: Call) -> Outcome:
     with call.workshop.db.read() as connection:
         row = runs.get_run(connection, run_id)
     if row["kind"] == "decision":
-        return Outcome(decisions.undo_decisions(call.workshop, run_id))
-    if row["kind"] == "recluster":
+        return Outcome(undo_decisions(call.workshop, run_id))
+    if row["kind"] == "encoder":
+        return Outcome(undo_switch(call.workshop, run_id, call.progress))
+    if row["kind"] in ("recluster", "pool"):
         raise ConflictError(
-            f"{format_id(RUN, run_id)} is a recluster; it moved no file.",
+            f"{format_id(RUN, run_id)} is a {row['kind']} run; it moved no file.",
             hint="Undo the filing run that followed it, or recluster with other settings.",
         )
     with call.workshop.files:
@@ -143,14 +148,33 @@ def _novel(decide: Callable[..., dict[str, Any]]) -> Callable[[Call], Outcome]:
 
 
 def _rename(call: Call) -> Outcome:
-    return Outcome(
-        decisions.rename_cluster(
-            call.workshop,
-            int(call.arguments["cluster"]),
-            call.arguments.get("name"),
-            call.actor,
-        )
-    )
+    cluster_id, name = int(call.arguments["cluster"]), call.arguments.get("name")
+    return Outcome(cluster_decisions.rename_cluster(call.workshop, cluster_id, name, call.actor))
+
+
+def _switch(decide: Callable[..., dict[str, Any]]) -> Callable[[Call], Outcome]:
+    def handle(call: Call) -> Outcome:
+        cluster_id, on = int(call.arguments["cluster"]), bool(call.arguments["on"])
+        return Outcome(decide(call.workshop, cluster_id, on, call.actor))
+
+    return handle
+
+
+def _reshape(decide: Callable[..., dict[str, Any]], key: str) -> Callable[[Call], Outcome]:
+    def handle(call: Call) -> Outcome:
+        cluster_id = int(call.arguments["cluster"])
+        others = [int(number) for number in call.arguments[key]]
+        return Outcome(decide(call.workshop, cluster_id, others, call.actor))
+
+    return handle
+
+
+def _encoder_switch(call: Call) -> Outcome:
+    return Outcome(switch_after_all(call.workshop))
+
+
+def _encoder_forget(call: Call) -> Outcome:
+    return Outcome(forget_space(call.workshop, str(call.arguments["space"]), call.progress))
 
 
 HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
@@ -162,6 +186,12 @@ HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
     "novel_accept": _novel(decisions.accept_novel),
     "novel_dismiss": _novel(decisions.dismiss_novel),
     "cluster_rename": _rename,
+    "cluster_pin": _switch(cluster_decisions.pin_cluster),
+    "cluster_ignore": _switch(cluster_decisions.ignore_cluster),
+    "cluster_merge": _reshape(cluster_decisions.merge_clusters, "others"),
+    "cluster_split": _reshape(split_cluster, "frames"),
+    "encoder_switch": _encoder_switch,
+    "encoder_forget": _encoder_forget,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from daemon.jobs.child import Progress
 from daemon.jobs.handlers import Call, Outcome, handle
+from daemon.jobs.progress import forget_job
 from daemon.jobs.workshop import Workshop
 from daemon.settings import default_path, load_settings
 from storage.engine import DATABASE_NAME, Database
@@ -43,7 +44,10 @@ def open_workshop(
             with db.read() as connection:
                 roots = load_roots(connection)
             recover(db, roots, wall())
-            yield Workshop(state_dir=state_dir, db=db, settings=settings, wall=wall)
+            workshop = Workshop(state_dir=state_dir, db=db, settings=settings, wall=wall)
+            workshop.processes.clear_leftovers()
+            forget_job(db)
+            yield workshop
         finally:
             db.close()
 

@@ -16,8 +16,11 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.filing.job import file_frames
+from daemon.jobs.child import JobStoppedError
 from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.encoder_upkeep import EncoderUpkeep
 from daemon.jobs.handlers import Call, handle
+from daemon.jobs.pool import PoolTrigger, look_at_pool
 from daemon.jobs.recluster import recluster
 from daemon.jobs.triggers import ReclusterTrigger
 from daemon.jobs.workshop import Workshop
@@ -26,7 +29,9 @@ from storage.errors import StillwatchError
 
 log = logging.getLogger(__name__)
 
-HEAVY_KINDS: Final = frozenset({"recluster", "dedup_plan", "dedup_apply", "undo"})
+HEAVY_KINDS: Final = frozenset(
+    {"recluster", "dedup_plan", "dedup_apply", "undo", "encoder_switch", "encoder_forget"}
+)
 CHECK_SECONDS: Final = 2.0
 UPKEEP_SECONDS: Final = 600.0
 PROGRESS_SECONDS: Final = 0.3
@@ -46,9 +51,13 @@ class JobScheduler:
         self._rescan = rescan
         self._filing = filing
         self._trigger = ReclusterTrigger(workshop)
+        self._pool_trigger = PoolTrigger(workshop)
+        self._unclustered = self._unpooled = False
+        """Whether frames came that the two have not been asked about."""
+        self._encoders = EncoderUpkeep(workshop)
         self._dedup_at: float | None = None
         self.new_frames = threading.Event()
-        """Set by the pipeline after a commit; the first clustering may also fall due in silence."""
+        """Set by the pipeline after a commit; a clustering may also fall due in silence."""
         self.new_frames.set()
         self._scheduler = BackgroundScheduler(
             executors={"heavy": ThreadPoolExecutor(1), "light": ThreadPoolExecutor(2)},
@@ -61,6 +70,7 @@ class JobScheduler:
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         settings = self._workshop.settings
         self._every(CHECK_SECONDS, self._check_due, "heavy", "what is due")
+        self._every(CHECK_SECONDS, self._encode_anew, "heavy", "encoders")
         self._every(settings.dedup.every_seconds, self._dedup, "heavy", "dedup")
         self._every(UPKEEP_SECONDS, self._upkeep, "heavy", "upkeep")
         ingest = settings.ingest
@@ -78,7 +88,8 @@ class JobScheduler:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Wait for the running job, start no other."""
+        """End the running job and start no other; only what is being written is waited for."""
+        self._workshop.processes.stop()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
@@ -108,6 +119,8 @@ class JobScheduler:
         def run() -> None:
             try:
                 work()
+            except JobStoppedError as exc:
+                log.info("%s", exc.summary)
             except StillwatchError as exc:
                 log.error("%s %s", exc.summary, exc.hint)
             except Exception:
@@ -140,12 +153,27 @@ class JobScheduler:
         if self._dedup_at is not None and time.monotonic() >= self._dedup_at:
             self._dedup_at = None
             self._dedup()
+        if self.new_frames.is_set():
+            self.new_frames.clear()
+            self._unclustered = self._unpooled = True
         self._check_clustering()
+        self._check_pool()
+
+    def _check_pool(self) -> None:
+        """A new kind of scene need not wait for the next recluster."""
+        if not self._unpooled or self._pool_trigger.calm:
+            return
+        self._unpooled = False
+        if not self._pool_trigger.due():
+            return
+        born = look_at_pool(self._workshop, _quiet)
+        if born["run"] is not None:
+            log.info("%d novel frames became %s", born["frames"], ", ".join(born["clusters"]))
 
     def _check_clustering(self) -> None:
-        if not self.new_frames.is_set() or self._trigger.calm:
+        if self._trigger.calm or not (self._unclustered or self._trigger.waiting):
             return
-        self.new_frames.clear()
+        self._unclustered = False
         reason = self._trigger.due()
         if reason is None:
             return
@@ -157,8 +185,10 @@ class JobScheduler:
         self._dedup_at = time.monotonic() + delay + CHECK_SECONDS
 
     def _recluster(self) -> None:
-        result = recluster(self._workshop, _quiet)
-        self._trigger.done()
+        try:
+            result = recluster(self._workshop, _quiet)
+        finally:
+            self._trigger.done()
         log.info(
             "clustered %d frames into %d clusters, %d outliers, %.1f s",
             result["frames"],
@@ -166,6 +196,12 @@ class JobScheduler:
             result["noise"],
             result["seconds"],
         )
+
+    def _encode_anew(self) -> None:
+        """A change of the encoder goes forward; the verdicts follow its tile maps at once."""
+        if self._encoders.work():
+            self._trigger.done()
+            self._dedup()
 
     def _dedup(self) -> None:
         plan = plan_dedup(self._workshop, _quiet, at_once=False)
@@ -187,6 +223,7 @@ class JobScheduler:
     def _upkeep(self) -> None:
         with self._workshop.db.write() as connection:
             runs.refresh_unfinished(connection)
+        self._encoders.look_again()
         self._workshop.db.optimize()
         self._workshop.db.checkpoint()
 

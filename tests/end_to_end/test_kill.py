@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,18 @@ class Delivery(threading.Thread):
         self._shots = shots
         self._pause = 1 / per_second
         self.delivered = 0
+        self._ended = threading.Event()
         self.start()
+
+    def end(self) -> None:
+        """Deliver nothing more."""
+        self._ended.set()
+        self.join()
 
     def run(self) -> None:
         for number, (name, data) in enumerate(self._shots.items()):
+            if self._ended.wait(self._pause):
+                return
             if number % 2:
                 hidden = self._folder / f".{name}.part"
                 hidden.write_bytes(data)
@@ -45,7 +52,6 @@ class Delivery(threading.Thread):
             else:
                 (self._folder / name).write_bytes(data)
             self.delivered += 1
-            time.sleep(self._pause)
 
 
 def test_killed_again_and_again_while_pictures_arrive(site: Site) -> None:

@@ -16,7 +16,7 @@ from tests.cli_state import ROOT, Result, add, make_state, run_cli
 
 STATUS_KEYS = [
     *("state", "cameras", "frames", "ignored", "clusters", "encoder", "last_recluster"),
-    *("last_dedup", "bytes", "latency_ms"),
+    *("last_dedup", "bytes", "latency_ms", "job"),
 ]
 FRAME_KEYS = [
     *("id", "camera", "path", "original_path", "sha256", "captured_at", "time_source"),
@@ -66,12 +66,15 @@ def test_status_json_has_the_contract_keys(state: Path) -> None:
     assert result.code == 0
     assert list(facts) == STATUS_KEYS
     assert facts["state"] == "stopped"
-    assert set(facts["cameras"][0]) == {"name", "root", "state", "last_arrival_at", "kind"}
+    assert set(facts["cameras"][0]) == {
+        *("name", "root", "state", "last_arrival_at", "kind", "novelty")
+    }
     assert facts["encoder"] == {
         "id": "efficientnet_lite0",
         "space": "lite0@abc",
         "state": "ready",
         "progress": 1.0,
+        "switch": None,
     }
     assert set(facts["last_recluster"]) == {"at", "seconds", "run"}
     assert facts["ignored"] == 2
@@ -146,6 +149,7 @@ def test_global_options_of_groups(state: Path) -> None:
     assert [cluster["id"] for cluster in expected] == ["c1", "c2"]
     assert run_cli("--json", "--state", str(state), "clusters").json_lines() == expected
     keys = ["id", "name", "size", "medoid", "max_distance", "first_seen", "last_seen"]
+    keys += ["pinned", "ignored"]
     assert list(expected[0]) == keys
     dry = run_cli("clusters", "--json", "rename", "c1", "gate", "--state", str(state))
     assert dry.json()["name"] == "gate"
@@ -161,7 +165,7 @@ def test_show_and_why(state: Path, tmp_path: Path) -> None:
     for fact in ("f1 (a.jpg)", "0.80", "25 % from the left", "not calibrated yet", "empty yard"):
         assert fact in text
     calibrated = run_cli("why", "f1", state=state).out
-    assert "0.0100, within the limit (max_distance) 0.0500" in calibrated
+    assert "0.0100, within the limit (max_distance) 0.0600" in calibrated
     assert "p-value: 0.4" in calibrated
     assert "beyond the limit" in run_cli("why", "f4", state=state).out
     assert "only zero bytes" in run_cli("why", "f5", state=state).out

@@ -16,7 +16,15 @@ FORBIDDEN = {
     *("scipy", "cv2", "PIL", "annoy"),
 }
 LIMIT_SECONDS = 0.35
-COMMANDS = (["--help"], ["status"], ["frames"], ["clusters"], ["novel"], ["why", "f2"])
+COMMANDS = (
+    ["--help"],
+    ["status"],
+    ["frames"],
+    ["clusters"],
+    ["novel"],
+    ["why", "f2"],
+    ["clusters", "history"],
+)
 
 
 @pytest.fixture(scope="module")

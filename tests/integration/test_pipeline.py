@@ -9,8 +9,29 @@ import numpy as np
 import pytest
 
 from daemon.ingest.pipeline import Pipeline
-from daemon.messages import Assignment, DecodedImage, Encoding, FloatArray, RefusedFile
+from daemon.messages import (
+    ArrivingFrame,
+    Assignment,
+    CameraNovelty,
+    DecodedImage,
+    Encoding,
+    RefusedFile,
+)
+from storage.novelty import load_camera
 from tests.ingest_tools import DIM, World, make_world, wait_until
+
+NOVEL = Assignment(
+    cluster_id=None,
+    novel=True,
+    distance=0.5,
+    p_value=0.001,
+    novelty="scene",
+    alpha=0.01,
+    scene_score=3.5,
+    calibrates=True,
+    representative=True,
+    scale=0.25,
+)
 
 
 class Encoder:
@@ -33,13 +54,25 @@ class Encoder:
 
 
 class Everywhere:
-    """Assigns all to one place."""
+    """Gives every frame the same verdict; keeps what it is told."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
+        self.frames: list[ArrivingFrame] = []
+        self.ids: list[int | None] = []
 
-    def assign(self, vectors: FloatArray) -> Sequence[Assignment]:
-        return [self._assignment] * len(vectors)
+    def assign(self, frames: Sequence[ArrivingFrame]) -> Sequence[Assignment]:
+        self.frames.extend(frames)
+        return [self._assignment] * len(frames)
+
+    def learned(self, frame_ids: Sequence[int | None]) -> None:
+        self.ids.extend(frame_ids)
+
+    def alpha(self, camera_id: int) -> float:
+        return 0.01 / camera_id
+
+    def camera(self, camera_id: int) -> CameraNovelty:
+        return CameraNovelty(alpha=0.01 / camera_id, bank=b"places")
 
 
 class Half:
@@ -136,20 +169,47 @@ def test_what_could_not_be_examined_is_counted(half: Half) -> None:
 @pytest.mark.parametrize(
     ("place", "state"),
     [
-        (Assignment(cluster_id=None, novel=True, distance=0.5, p_value=0.001), "novel"),
+        (NOVEL, "novel"),
+        (Assignment(cluster_id=None, novel=False, distance=0.2), "outlier"),
         (Assignment(cluster_id=None, novel=False), "learning"),
     ],
 )
 def test_the_served_clustering_places_a_frame(half: Half, place: Assignment, state: str) -> None:
     assert not half.pipeline.assigns()
     with half.pipeline.between_batches:
-        half.pipeline.set_assigner(Everywhere(place))
+        half.pipeline.set_judge(Everywhere(place))
     assert half.pipeline.assigns()
     half.pipeline.deliver(half.image("a.jpg"))
     half.rest()
     (row,) = half.world.rows()
     assert (row["state"], row["distance"]) == (state, place.distance)
-    assert row["novelty"] == ("scene" if place.novel else None)
+    assert row["novelty"] == place.novelty
+
+
+def test_what_the_judge_learns_is_stored_with_the_frames(half: Half) -> None:
+    judge = Everywhere(NOVEL)
+    with half.pipeline.between_batches:
+        half.pipeline.set_judge(judge)
+    half.deliver([half.image(f"{number}.jpg") for number in range(3)])
+    half.rest()
+    half.world.put("twin.jpg", b"0.jpg")  # the bytes of 0.jpg
+    half.pipeline.deliver(half.world.frame("twin.jpg").image)
+    half.rest()
+    rows = {row["path"]: row for row in half.world.rows()}
+    new = [rows[f"{number}.jpg".encode()] for number in range(3)]
+    assert judge.ids == [row["id"] for row in new] + [None]
+    camera_id = new[0]["camera_id"]
+    assert [frame.camera_id for frame in judge.frames] == [camera_id] * 4
+    for row in new:
+        assert (row["scene_score"], row["alpha"], row["calibrates"]) == (3.5, 0.01, True)
+    half.pipeline.close()
+    with half.world.db.read() as connection:
+        stored = load_camera(connection, half.world.space_id, camera_id, newest=2)
+        scale = connection.exec_driver_sql("SELECT weight, scale FROM embeddings").all()
+    assert stored.scene_scores.tolist() == [3.5, 3.5]
+    assert (stored.alpha, stored.bank) == (0.01 / camera_id, b"places")
+    assert (stored.log.judged, stored.log.recent, stored.log.rate) == (3, (1, 2, 3), 1.0)
+    assert [tuple(row) for row in scale] == [(1, 0.25)] * 3 + [(0, None)]
 
 
 def test_a_vector_that_is_no_number_is_refused(half: Half) -> None:

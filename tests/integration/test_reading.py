@@ -146,9 +146,9 @@ def test_frames_filters(reader: Reader) -> None:
     assert ids(since=1_770_000_050.0) == ["f10", "f11", "f12"]
 
 
-def test_the_limit_of_an_assigned_frame_is_the_clusters_now(reader: Reader) -> None:
+def test_the_limit_of_a_frame_is_the_one_it_was_judged_by(reader: Reader) -> None:
     found = {frame["id"]: frame for frame in frames(reader)}
-    assert found["f1"]["max_distance"] == 0.05  # the cluster's, not the 0.06 of its arrival
+    assert found["f1"]["max_distance"] == 0.06  # its own, not the 0.05 that the cluster has now
     assert found["f4"]["max_distance"] == 0.05  # novel: the limit it was measured against
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage.vector_index import VectorIndex, header_path, id_digest, replace_durably
+from storage.durable_files import replace_durably
+from storage.index_files import header_path
+from storage.vector_index import VectorIndex, id_digest
 
 N, DIM = 200, 24
 
@@ -29,10 +31,19 @@ def ids() -> NDArray[np.int64]:
     return np.random.default_rng(1).permutation(10 * N)[:N].astype(np.int64)
 
 
+def write(
+    path: Path, generation: int, ids: NDArray[np.int64], vectors: NDArray[np.float64 | np.float32]
+) -> VectorIndex:
+    """In blocks of 64 rows, as from a database."""
+    starts = range(0, len(ids), 64)
+    blocks = ((ids[i : i + 64], vectors[i : i + 64]) for i in starts)
+    return VectorIndex.write(path, generation, vectors.shape[1], blocks)
+
+
 @pytest.fixture
 def path(tmp_path: Path, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> Path:
     path = tmp_path / "frames.faiss"
-    VectorIndex.write(path, 7, ids, vectors)
+    write(path, 7, ids, vectors)
     return path
 
 
@@ -88,7 +99,7 @@ def test_bad_queries_find_nothing(
 
 
 def test_more_neighbours_than_frames(tmp_path: Path) -> None:
-    index = VectorIndex.write(tmp_path / "small", 1, np.array([4, 2]), np.eye(2))
+    index = write(tmp_path / "small", 1, np.array([4, 2]), np.eye(2))
     found, distances = index.search(np.array([[1, 0]], dtype=np.float32), 50)
     assert found.tolist() == [[4, 2]]
     assert distances.tolist() == [[0, 1]]
@@ -96,7 +107,7 @@ def test_more_neighbours_than_frames(tmp_path: Path) -> None:
 
 def test_no_frames(tmp_path: Path) -> None:
     path, none = tmp_path / "empty", np.empty(0, dtype=np.int64)
-    VectorIndex.write(path, 1, none, np.empty((0, 8), dtype=np.float32))
+    write(path, 1, none, np.empty((0, 8), dtype=np.float32))
     index = VectorIndex.read(path, 1, id_digest(none))
     assert index is not None
     assert index.search(np.ones((2, 8), dtype=np.float32), 3)[0].shape == (2, 0)
@@ -177,9 +188,11 @@ def test_another_kind_of_index_is_not_served(
 def test_what_cannot_be_an_index_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index"
     with pytest.raises(ValueError, match="comes twice"):
-        VectorIndex.write(path, 1, np.array([3, 3]), np.eye(2))
+        write(path, 1, np.array([3, 3]), np.eye(2))
     with pytest.raises(ValueError, match="do not fit"):
-        VectorIndex.write(path, 1, np.array([3]), np.eye(2))
+        VectorIndex.write(path, 1, 2, [(np.array([3]), np.eye(2))])
+    with pytest.raises(ValueError, match="do not fit"):
+        VectorIndex.write(path, 1, 3, [(np.array([3, 4]), np.eye(2))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,9 +214,10 @@ WRITER = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-import storage.vector_index as module
+import storage.durable_files as module
+from storage.vector_index import VectorIndex
 
-real, moment, calls = module._sync, int(sys.argv[2]), 0
+real, moment, calls = module.sync, int(sys.argv[2]), 0
 
 def sync_or_die(path):
     global calls
@@ -212,13 +226,13 @@ def sync_or_die(path):
         os.kill(os.getpid(), signal.SIGKILL)
     real(path)
 
-module._sync = sync_or_die
+module.sync = sync_or_die
 rows = np.random.default_rng(3).standard_normal((50, 24))
-module.VectorIndex.write(Path(sys.argv[1]), 8, np.arange(50), rows)
+VectorIndex.write(Path(sys.argv[1]), 8, 24, [(np.arange(50), rows)])
 """
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5])
 def test_a_writer_killed_at_any_step_leaves_old_new_or_nothing(
     path: Path, ids: NDArray[np.int64], moment: int
 ) -> None:
@@ -230,9 +244,24 @@ def test_a_writer_killed_at_any_step_leaves_old_new_or_nothing(
     assert done.returncode == -signal.SIGKILL
     old = VectorIndex.read(path, 7, id_digest(ids))
     new = VectorIndex.read(path, 8, id_digest(np.arange(50)))
-    assert old is None or new is None
-    assert (old is not None) == (moment == 1)
-    assert (new is not None) == (moment == 4)
-    VectorIndex.write(path, 9, np.arange(3), np.eye(3))
+    assert (old is not None) == (moment <= 2)  # until all files are on the disk
+    assert (new is not None) == (moment == 5)
+    write(path, 9, np.arange(3), np.eye(3))
     assert VectorIndex.read(path, 9, id_digest(np.arange(3))) is not None
     assert sorted(p.name for p in path.parent.iterdir()) == ["frames.faiss", "frames.faiss.json"]
+
+
+def test_frames_added_later_are_found(path: Path, ids: NDArray[np.int64]) -> None:
+    index = VectorIndex.read(path, 7, id_digest(ids))
+    assert index is not None
+    added = np.random.default_rng(5).standard_normal((40, DIM)).astype(np.float32)
+    for start in range(0, 40, 8):
+        numbers = np.arange(start, start + 8) + 10**6
+        index.add(numbers, added[start : start + 8] * 3)
+    assert len(index) == N + 40
+    found, distances = index.search(added, 2)
+    assert found[:, 0].tolist() == list(range(10**6, 10**6 + 40))
+    np.testing.assert_allclose(distances[:, 0], 0, atol=1e-5)
+    assert VectorIndex.read(path, 7, id_digest(ids)) is not None  # the file is as it was
+    with pytest.raises(ValueError, match="do not fit"):
+        index.add(np.array([1]), added[:2])

@@ -163,11 +163,13 @@ def test_the_status_screen_of_an_empty_state() -> None:
         "frames": dict.fromkeys(["total", "on_disk"], 0) | _no_states(),
         "ignored": 0,
         "clusters": 0,
-        "encoder": {"id": None, "space": None, "state": "unknown", "progress": None},
+        "encoder": {"id": None, "space": None, "state": "unknown", "progress": None}
+        | {"switch": None},
         "last_recluster": None,
         "last_dedup": None,
         "bytes": {"total": 0, "redundant": 0, "freed": 0},
         "latency_ms": None,
+        "job": None,
     }
     assert "no camera yet" in status_screen(facts, [], None, Path("/state"), NOW)
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from daemon.clustering import hdbscan_internals
-from daemon.clustering.collapse import collapse_bursts
 from daemon.clustering.density import DensityClustering, core_distances
 from daemon.clustering.hdbscan_internals import cut_tree, spanning_tree
+from daemon.clustering.neighbours import nearest_neighbours
 from daemon.clustering.recluster import recluster
 from daemon.clustering.space import fit_space
 from daemon.messages import Clustering
-from tests.planted import Planted, plant, unit
+from tests.planted import Planted, collapse_bursts, keys_of, plant, unit
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_with_unit_weights_it_is_hdbscan() -> None:
     vectors = plant(clusters=5, views=30, dim=20, burst=1, spread=0.2).vectors
     points = vectors.astype(np.float64)
     mine = cut_tree(
-        spanning_tree(points, core_distances(vectors, 1)),
+        spanning_tree(points, np.zeros(len(points))),
         np.ones(len(points), dtype=np.int64),
         10,
     )
@@ -146,7 +146,9 @@ def test_spanning_tree_is_scipys() -> None:
     from scipy.spatial.distance import cdist
 
     points = np.random.default_rng(4).standard_normal((60, 8))
-    core = core_distances(points.astype(np.float32), 3)
+    few = points.astype(np.float32)
+    near = nearest_neighbours(few, keys_of(few), 5, probes=1, exact_points=60)
+    core = core_distances(near, 3)
     far = cdist(points, points)
     np.testing.assert_allclose(core, np.sort(far, axis=1)[:, 3], rtol=1e-5)
     reach = np.maximum(far, np.maximum(core[:, None], core[None]))
@@ -174,19 +176,35 @@ def test_space_has_unit_rows_and_64_axes() -> None:
 
 def test_space_of_many_rows_is_fitted_on_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = plant(dim=30).vectors
-    whole = fit_space(vectors).mean
-    monkeypatch.setattr("daemon.clustering.space.SAMPLE_ROWS", 50)
-    first, again, other = (fit_space(vectors, seed=s).mean for s in (1, 1, 2))
+
+    def mean(seed: int) -> NDArray[np.float32]:
+        space = DensityClustering(seed=seed).fit(vectors).space_
+        assert space is not None
+        return space.mean
+
+    whole = mean(1)
+    monkeypatch.setattr("daemon.clustering.density.SAMPLE_ROWS", 50)
+    first, again, other = (mean(seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, whole)
 
 
+@pytest.mark.parametrize("shape", [(500, 300), (40, 300), (500, 70)])
+def test_axes_are_those_of_the_singular_value_decomposition(shape: tuple[int, int]) -> None:
+    widths = 1 / (1 + np.arange(shape[1]))
+    vectors = unit(np.random.default_rng(8).standard_normal(shape) * widths).astype(np.float32)
+    space = fit_space(vectors, dimensions=10)
+    _, _, theirs = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    overlap = np.linalg.svd(theirs[:10] @ space.axes)[1]
+    np.testing.assert_allclose(overlap, 1, atol=1e-4)
+
+
 def test_collapse_joins_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = plant(clusters=3, burst=9)
     whole = collapse_bursts(planted.vectors, 0.0018)
-    monkeypatch.setattr("daemon.clustering.collapse.BLOCK_ROWS", 7)
-    monkeypatch.setattr("daemon.clustering.collapse.BLOCK_COLUMNS", 11)
+    monkeypatch.setattr("daemon.clustering.links.BLOCK_ROWS", 7)
+    monkeypatch.setattr("daemon.clustering.links.BLOCK_COLUMNS", 11)
     pieces = collapse_bursts(planted.vectors, 0.0018)
     np.testing.assert_array_equal(whole.representative, pieces.representative)
     assert len(whole.rows) == len(np.unique(planted.bursts))

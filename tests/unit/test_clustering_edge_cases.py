@@ -1,13 +1,14 @@
 """Clustering of odd input: clear errors or sensible results, never a crash."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from daemon.clustering.collapse import collapse_bursts
 from daemon.clustering.density import DensityClustering
 from daemon.clustering.recluster import recluster
 from daemon.clustering.space import fit_space, unit_rows
-from tests.planted import plant, unit, walk
+from tests.planted import collapse_bursts, plant, unit, walk
 
 
 def labels_of(vectors: np.ndarray) -> list[int]:
@@ -99,7 +100,7 @@ def test_a_wrong_shape_or_type_is_refused(vectors: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "settings", [{"min_cluster_size": 1}, {"min_samples": 0}, {"collapse_distance": -0.1}]
 )
-def test_wrong_settings_are_refused(settings: dict[str, int]) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         DensityClustering(**settings)
 

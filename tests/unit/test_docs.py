@@ -51,11 +51,15 @@ def test_the_commands_of_this_version() -> None:
         "stillwatch",
         *(f"stillwatch {name}" for name in ("run", "demo", "status", "frames", "show", "why")),
         *(f"stillwatch {name}" for name in ("clusters", "clusters rename", "similar", "runs")),
+        *(f"stillwatch clusters {name}" for name in ("history", "merge", "split", "pin")),
+        *(f"stillwatch clusters {name}" for name in ("ignore", "export")),
         *(f"stillwatch {name}" for name in ("novel", "novel accept", "novel dismiss", "undo")),
         *(f"stillwatch {name}" for name in ("recluster", "dedup plan", "dedup apply")),
         *(f"stillwatch {name}" for name in ("dedup discard", "encoders", "encoders prepare")),
         *(f"stillwatch {name}" for name in ("config show", "config example", "doctor", "verify")),
         *(f"stillwatch service {name}" for name in ("install", "uninstall", "show")),
+        *(f"stillwatch encoders {name}" for name in ("switch", "forget")),
+        "stillwatch cluster",
     }
     assert set(COMMANDS) == expected
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.clustering.identity import match_identities
+from daemon.clustering.identity import Ending, Split, follow_clusters, match_identities
 
 
 def ids(*parts: tuple[int, int]) -> np.ndarray:
@@ -116,3 +116,78 @@ def test_a_thousand_clusters_keep_their_ids() -> None:
     assert len(kept) == 1000
     stay = np.array([kept[label] for label in new.tolist()]) == truth + 1
     assert stay.mean() > 0.94
+
+
+def none(n: int) -> np.ndarray:
+    return np.full(n, -1, dtype=np.int64)
+
+
+def test_a_split_is_recorded_and_the_part_is_born() -> None:
+    changes = follow_clusters(ids((5, 100)), none(100), ids((0, 35), (1, 65)))
+    assert (changes.kept, changes.born) == ({1: 5}, {0: 35})
+    assert changes.splits == [Split(cluster_id=5, label=0, frames=35)]
+    assert changes.ended == []
+
+
+def test_a_few_frames_that_leave_are_no_split() -> None:
+    changes = follow_clusters(ids((5, 100), (-1, 40)), none(140), ids((1, 81), (0, 19), (0, 40)))
+    assert (changes.kept, changes.born, changes.splits) == ({1: 5}, {0: 59}, [])
+
+
+def test_a_merge_names_the_heir() -> None:
+    changes = follow_clusters(ids((5, 30), (6, 70)), none(100), ids((0, 100)))
+    assert changes.kept == {0: 6}
+    assert changes.ended == [Ending(cluster_id=5, frames=30, heir=0)]
+
+
+def test_a_cluster_that_crumbles_has_no_heir() -> None:
+    changes = follow_clusters(ids((5, 100), (6, 300)), none(400), ids((0, 45), (-1, 55), (0, 300)))
+    assert changes.kept == {0: 6}
+    assert changes.ended == [Ending(cluster_id=5, frames=100, heir=None)]
+
+
+def test_frames_of_a_retired_cluster_bring_it_back() -> None:
+    former = ids((9, 40), (-1, 60))
+    changes = follow_clusters(none(100), former, ids((3, 38), (-1, 2), (4, 60)))
+    assert (changes.kept, changes.returned, changes.born) == ({}, {3: 9}, {4: 60})
+
+
+def test_a_part_split_off_is_no_return_of_the_few_old_frames_in_it() -> None:
+    """Ten frames of the retired 9 are all in label 1, but most of it comes from the living 5."""
+    old = ids((5, 300), (-1, 10))
+    former = ids((-1, 300), (9, 10))
+    changes = follow_clusters(old, former, ids((0, 200), (1, 100), (1, 10)))
+    assert (changes.kept, changes.returned, changes.born) == ({0: 5}, {}, {1: 110})
+
+
+def test_a_merged_cluster_returns_when_the_two_part_again() -> None:
+    old, former = ids((6, 100)), ids((5, 30), (-1, 70))
+    changes = follow_clusters(old, former, ids((0, 30), (1, 70)))
+    assert (changes.kept, changes.returned, changes.born) == ({1: 6}, {0: 5}, {})
+
+
+def test_the_living_go_before_those_that_return() -> None:
+    changes = follow_clusters(ids((6, 30), (-1, 70)), ids((-1, 30), (5, 70)), ids((0, 100)))
+    assert (changes.kept, changes.returned) == ({0: 6}, {})
+
+
+def test_former_ids_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="former"):
+        follow_clusters(ids((1, 3)), none(2), ids((1, 3)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(-1, 4)] * 3), max_size=80))
+def test_every_label_has_exactly_one_fate(rows: list[tuple[int, int, int]]) -> None:
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    old, labels = table[:, 0], table[:, 2]
+    former = np.where(table[:, 1] >= 0, table[:, 1] + 10, -1)
+    changes = follow_clusters(old, former, labels)
+    fates = [*changes.kept, *changes.returned, *changes.born]
+    assert sorted(fates) == np.unique(labels[labels >= 0]).tolist()
+    assert len(set(changes.kept.values()) | set(changes.returned.values())) == len(fates) - len(
+        changes.born
+    )
+    living = set(old[old >= 0].tolist())
+    assert {end.cluster_id for end in changes.ended} == living - set(changes.kept.values())
+    assert {split.label for split in changes.splits} <= set(changes.born)
