@@ -40,7 +40,7 @@ def _headline(facts: Mapping[str, Any]) -> str:
         "learning": "its picture was read; there is no clustering yet to compare it with",
         "assigned": f"it looks like cluster {cluster}",
         "novel": _NOVEL.get(facts["novelty"] or "scene", _NOVEL["scene"]),
-        "outlier": "it is outside every cluster, and not new either",
+        "outlier": "something like it was seen before, but no cluster is near enough to take it in",
         "exact_duplicate": f"it has the same bytes as f{facts['duplicate_of']}",
         "near_duplicate": f"nothing visible changed since f{facts['duplicate_of']}",
         "rejected": "the file is whole, but no usable picture",
