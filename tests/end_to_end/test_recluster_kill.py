@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ CLUSTERING = (
     "SELECT * FROM calibrations",
 )
 """Everything that a recluster replaces, of the frames that it has seen."""
+RUNS = 4
+"""Place of the runs among them."""
 UNANSWERED = "SELECT 1 FROM requests WHERE state <> 'done'"
 
 
@@ -105,8 +108,8 @@ def delivery(learned: Site) -> Iterator[Delivery]:
     arriving.end()
 
 
-def kill_after(site: Site, seconds: float, *, whole: bool) -> bool:
-    """Start a recluster and kill it, or the whole daemon; False when it had ended by then."""
+def kill_recluster(site: Site, seconds: float) -> bool:
+    """Start a recluster and kill its process; False when it had ended by then."""
     with site.daemon() as daemon:
         before = clustering(site)
         moment = time.monotonic() + seconds
@@ -114,16 +117,28 @@ def kill_after(site: Site, seconds: float, *, whole: bool) -> bool:
         wait_until(lambda: not lives(child) or time.monotonic() >= moment, "a random moment")
         if not lives(child):
             return False
-        if whole:
-            daemon.kill()
-            wait_until(lambda: not lives(child), "it ends with its daemon", 5)
-        else:
-            os.kill(child, signal.SIGKILL)
-            daemon.wait_until(lambda: not site.table(UNANSWERED), "the failure is told")
-            assert clustering(site) == before
-            site.verify()
+        os.kill(child, signal.SIGKILL)
+        daemon.wait_until(lambda: not site.table(UNANSWERED), "the failure is told")
+        assert clustering(site) == before
+        site.verify()
     assert clustering(site) == before
     return True
+
+
+def kill_daemon(site: Site, seconds: float) -> None:
+    """Kill the daemon during a recluster, publication included: all of it is there, or nothing."""
+    with site.daemon() as daemon:
+        before = clustering(site)
+        moment = time.monotonic() + seconds
+        child = start_recluster(site, daemon)
+        wait_until(lambda: time.monotonic() >= moment, "a random moment")
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGSTOP)  # it cannot notice by itself
+        daemon.kill()
+        wait_until(lambda: not lives(child), "its process ends with it", 5)
+    after = clustering(site)
+    runs = len(after[RUNS]) - len(before[RUNS])
+    assert after == before if runs == 0 else (runs == 1 and len(after[0]) >= len(before[0]))
 
 
 def next_run_completes(site: Site, delivery: Delivery) -> None:
@@ -145,9 +160,11 @@ def test_killed_at_random_moments(learned: Site, delivery: Delivery) -> None:
     kills = {"recluster": 0, "daemon": 0}
     longest = 2.5
     while sum(kills.values()) < KILLS:
-        whole = sum(kills.values()) % 4 == 3
-        if kill_after(site, chance.uniform(0.0, longest), whole=whole):
-            kills["daemon" if whole else "recluster"] += 1
+        if sum(kills.values()) % 4 == 3:
+            kill_daemon(site, chance.uniform(0.0, 1.5 * longest))
+            kills["daemon"] += 1
+        elif kill_recluster(site, chance.uniform(0.0, longest)):
+            kills["recluster"] += 1
         else:
             longest = max(0.5, 0.8 * longest)  # it was faster: try an earlier moment
         next_run_completes(site, delivery)

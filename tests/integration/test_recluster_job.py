@@ -95,10 +95,13 @@ def test_alarms_and_decisions_outlive_it(planted: tuple[Yard, list[int]]) -> Non
     scene, accepted, dismissed = noise[:3]
     where = next(i for i, k in zip(ids, PLANTED.labels, strict=True) if k == 0)
     cluster = place.places()[where]
+    other = next(c for c in place.places().values() if c not in (None, cluster))
     with place.db.write() as connection:
         for frame in (scene, accepted, dismissed):
             update_frame(connection, frame, alarm=True, novelty="scene", p_value=0.001)
-        update_frame(connection, where, alarm=True, novelty="place", p_value=0.002)
+        update_frame(
+            connection, where, alarm=True, novelty="place", p_value=0.002, cluster_id=other
+        )
     place.ask("novel_accept", frames=[accepted])
     place.ask("novel_dismiss", frames=[dismissed])
     recluster(place.workshop, quiet)

@@ -67,14 +67,18 @@ def test_a_stray_that_trails_along_is_left_out(world: Planted) -> None:
         assert len(pool) not in scene.rows
 
 
-@pytest.mark.parametrize("label", UNSEEN)
-def test_representatives_count_as_the_frames_they_stand_for(world: Planted, label: int) -> None:
-    """Three views of each known cluster would be no cluster, but they stand for twenty frames."""
-    pool, truth = pool_of(world, -1, label)
-    rows = [np.flatnonzero(world.labels == k)[::8][:3] for k in range(UNSEEN[0])]
-    company = world.vectors[np.concatenate(rows)]
-    (scene,) = find_new_scenes(pool, company, 7 * ones(company), **SETTINGS)
-    assert set(truth[scene.rows].tolist()) == {label}
+def test_representatives_count_as_the_frames_they_stand_for() -> None:
+    """Fourteen views would be no cluster, and without clusters around them strays are a scene's."""
+    world = plant(clusters=20, views=14, noise=0, seed=3)
+    known = world.labels < 18
+    _, first, weights = np.unique(world.bursts[known], return_index=True, return_counts=True)
+    company = world.vectors[known][first]
+    new = world.vectors[world.labels == 18]
+    strays = unit(np.random.default_rng(8).standard_normal((10, 160))).astype(np.float32)
+    pool = np.vstack([new, strays])
+    (scene,) = find_new_scenes(pool, company, weights, **SETTINGS)
+    assert scene.rows.tolist() == list(range(len(new)))
+    assert find_new_scenes(pool, company, ones(company), **SETTINGS) == []
 
 
 @pytest.mark.parametrize("label", UNSEEN)
