@@ -135,6 +135,8 @@ def kill_daemon(site: Site, seconds: float) -> None:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGSTOP)  # it cannot notice by itself
         daemon.kill()
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGCONT)  # one that had only just started looks for its parent
         wait_until(lambda: not lives(child), "its process ends with it", 5)
     after = clustering(site)
     runs = len(after[RUNS]) - len(before[RUNS])
