@@ -5,7 +5,6 @@ depend on the installation and drops those that a service manager without the ri
 superuser cannot apply; everything else, comments included, stays as packaged.
 """
 
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,12 +61,6 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,30}")
 def console_script() -> Path:
     """The `stillwatch` command of the environment that runs this program."""
     return Path(sys.prefix) / "bin" / "stillwatch"
-
-
-def user_state_dir() -> Path:
-    """The state folder of a user's own service: `$XDG_STATE_HOME/stillwatch`."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "stillwatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

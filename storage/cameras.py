@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from storage.models import Camera, Frame
+from storage.models import Camera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +133,3 @@ def guess_kind(connection: Connection, camera_id: int, kind: str) -> bool:
         .values(kind=kind, kind_source="guessed")
     )
     return bool(result.rowcount)
-
-
-def count_frames(connection: Connection, camera_id: int) -> int:
-    """Embedded frames of a camera that are on disk."""
-    query = select(func.count()).where(
-        Frame.camera_id == camera_id, Frame.stage == "embedded", Frame.presence == "here"
-    )
-    return int(connection.execute(query).scalar_one())

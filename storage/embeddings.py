@@ -122,22 +122,6 @@ def living_ids(connection: Connection, space_id: int) -> NDArray[np.int64]:
     return np.fromiter(connection.execute(query).scalars(), dtype=np.int64)
 
 
-def representative_ids(
-    connection: Connection, space_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Frame ids and cluster ids (int64) of the representatives, by frame id."""
-    rows = connection.execute(
-        select(Embedding.frame_id, Frame.cluster_id)
-        .join(Frame, Frame.id == Embedding.frame_id)
-        .where(Embedding.space_id == space_id, Embedding.weight > 0, Frame.cluster_id.is_not(None))
-        .order_by(Embedding.frame_id)
-    ).all()
-    return (
-        np.array([row[0] for row in rows], dtype=np.int64),
-        np.array([row[1] for row in rows], dtype=np.int64),
-    )
-
-
 def reference_frames(
     connection: Connection, space_id: int
 ) -> tuple[IntArray, IntArray, NDArray[np.float64]]:

@@ -171,7 +171,8 @@ def _make(
 def _represent(connection: Connection, cluster_id: int, parts: Mapping[int, Part]) -> None:
     """Let the face of a part that got none of the representatives stand for it."""
     row = active_cluster(connection, cluster_id)
-    represented = set(embeddings.representative_ids(connection, row.space_id)[1].tolist())
+    _, clusters_of, _ = embeddings.reference_frames(connection, row.space_id)
+    represented = set(clusters_of.tolist())
     faces = [part.medoid for number, part in parts.items() if number not in represented]
     standing = dict.fromkeys(faces, (1, row.distance_scale))
     embeddings.represent(connection, row.space_id, standing)
