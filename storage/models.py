@@ -199,6 +199,16 @@ class Frame(Base):
     change_tile: Mapped[list[Any] | None]  # [x, y, width, height] as shares of the picture
     judged: Mapped[bool] = mapped_column(default=False)
     """Whether the dedup judge has taken the frame in."""
+    sharpness: Mapped[float | None]
+    exposure: Mapped[float | None]
+    """Share of the grey picture that is neither black nor blown out."""
+    run_settled: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    """Whether the run of this keeper has ended and its keepers were chosen."""
+    pixel_sha256: Mapped[bytes | None]  # of the decoded pixels; archives only
+    perceptual_hash: Mapped[bytes | None]  # 8 bytes; archives only
+    trashed_at: Mapped[float | None]
+    trashed_uptime: Mapped[float | None]
+    """Seconds that daemons had been up in all when the frame went to the trash."""
     space_id: Mapped[int | None] = mapped_column(ForeignKey("spaces.id"))
     strikes: Mapped[int] = mapped_column(default=0)
     retry_at: Mapped[float | None]
@@ -329,7 +339,7 @@ class Run(Base):
     __tablename__ = "runs"
     __table_args__ = {"sqlite_autoincrement": True}
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]  # recluster, dedup, filing, decision
+    kind: Mapped[str]  # recluster, dedup, filing, decision, pool, encoder, trash, prune
     state: Mapped[str] = mapped_column(default="planned")  # planned, applied, partly, undone
     created_at: Mapped[float]
     started_at: Mapped[float | None]

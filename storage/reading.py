@@ -26,7 +26,7 @@ from storage.errors import (
 from storage.names import CLUSTER, FRAME, RUN
 
 DATABASE_NAME: Final = "stillwatch.db"
-KNOWN_REVISION: Final = "0002"
+KNOWN_REVISION: Final = "0003"
 BUSY_TIMEOUT_SECONDS: Final = 20
 
 _TABLES: Final = {FRAME: "frames", CLUSTER: "clusters", RUN: "runs"}
