@@ -1,4 +1,4 @@
-"""Pictures of the clusters for people: a contact sheet of one, a bar plot of all their sizes.
+"""Pictures for people: a contact sheet of a cluster, bar plots of sizes and of what is kept.
 
 Drawn with OpenCV and the fonts inside it, which know the scripts that people name things in.
 Nothing is read or written here. Colours are RGB.
@@ -57,7 +57,7 @@ def contact_sheet(title: str, subtitle: str, tiles: Sequence[Tile]) -> Picture:
     """A sheet of at most 5 x 4 pictures, row by row, under a title."""
     rows = max(1, -(-len(tiles) // COLUMNS))
     width = COLUMNS * (CELL_WIDTH + _GAP) + _GAP
-    sheet = _Sheet(width, _HEADER + rows * (CELL_HEIGHT + _CAPTION + _GAP) + _GAP)
+    sheet = Sheet(width, _HEADER + rows * (CELL_HEIGHT + _CAPTION + _GAP) + _GAP)
     room = width - 2 * _GAP
     sheet.write(title, (_GAP, 38), 26, room, weight=_BOLD)
     sheet.write(subtitle, (_GAP, 64), 16, room, colour=_PALE)
@@ -68,7 +68,7 @@ def contact_sheet(title: str, subtitle: str, tiles: Sequence[Tile]) -> Picture:
     return sheet.pixels
 
 
-def _draw_tile(sheet: "_Sheet", tile: Tile, x: int, y: int) -> None:
+def _draw_tile(sheet: "Sheet", tile: Tile, x: int, y: int) -> None:
     if tile.accent:
         sheet.fill(x - 5, y - 5, CELL_WIDTH + 10, CELL_HEIGHT + 10, _ACCENT)
     sheet.fill(x, y, CELL_WIDTH, CELL_HEIGHT, _CELL)
@@ -93,7 +93,7 @@ def size_plot(title: str, sizes: Sequence[tuple[str, int]]) -> Picture:
     if rest := ordered[SHOWN_BARS:]:
         bars.append((f"{len(rest)} more clusters", sum(number for _, number in rest), _REST))
     longest = max((number for _, number, _ in bars), default=0)
-    plot = _Sheet(_PLOT_WIDTH, 84 + len(bars) * (_BAR + 8))
+    plot = Sheet(_PLOT_WIDTH, 84 + len(bars) * (_BAR + 8))
     plot.write(title, (20, 40), 22, _PLOT_WIDTH - 40, weight=_BOLD)
     left = _LABEL_WIDTH + 10
     for row, (name, number, colour) in enumerate(bars):
@@ -105,14 +105,15 @@ def size_plot(title: str, sizes: Sequence[tuple[str, int]]) -> Picture:
     return plot.pixels
 
 
-class _Sheet:
-    """A white picture to draw on."""
+class Sheet:
+    """A white picture to draw on; sizes are pixels."""
 
     def __init__(self, width: int, height: int) -> None:
         self.pixels: Picture = np.full((height, width, 3), _PAPER, dtype=np.uint8)
         self._font = cv2.FontFace("sans")
 
     def fill(self, x: int, y: int, width: int, height: int, colour: tuple[int, int, int]) -> None:
+        """Paint a rectangle of pixels in one colour."""
         self.pixels[y : y + height, x : x + width] = colour
 
     def write(

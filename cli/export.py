@@ -7,7 +7,6 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +16,8 @@ import numpy as np
 from cli.context import Context
 from cli.drawing import COLUMNS, ROWS, Picture, Tile, contact_sheet, fit_cell, size_plot
 from cli.output import ProgressReport, printable
-from daemon.ingest.decoder import ChildFailedError, DecodeChild
+from daemon.ingest.frame_pictures import FramePictures
 from daemon.settings import IngestSettings, default_path, load_settings
-from storage.beneath import opened_directory, opened_file
 from storage.errors import FolderError, StillwatchError, UsageError
 from storage.listing import clusters
 from storage.names import CLUSTER, FRAME, display_path, format_id
@@ -169,13 +167,14 @@ def _write_sheets(
 ) -> tuple[int, list[tuple[str, str]]]:
     sheets = 0
     skipped: list[tuple[str, str]] = []
-    with _Decoder(settings) as decoder:
+    with FramePictures(settings) as pictures:
         for done, row in enumerate(chosen):
             report("drawing contact sheets", done, len(chosen))
             tiles = []
             for frame in _chosen_members(reader, row):
                 try:
-                    picture = decoder.thumbnail(frame)
+                    size = fit_cell(frame["width"] or 1, frame["height"] or 1)
+                    picture = pictures.read(frame, *size)
                 except StillwatchError as exc:
                     skipped.append((f"{FRAME}{frame['id']}", exc.summary))
                     continue
@@ -215,54 +214,3 @@ def _tile(cluster: dict[str, Any], frame: Any, picture: Picture) -> Tile:
 
 def _encoded(picture: Picture, extension: str) -> bytes:
     return cv2.imencode(extension, picture[:, :, ::-1])[1].tobytes()
-
-
-@contextmanager
-def _opened(frame: Any) -> Iterator[int]:
-    """A read-only descriptor of a frame's file, reached without following any link."""
-    folder, _, name = bytes(frame["path"]).rpartition(b"/")
-    root = os.open(bytes(frame["root"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with opened_directory(root, folder) as directory, opened_file(directory, name) as fd:
-            yield fd
-    finally:
-        os.close(root)
-
-
-class _Decoder:
-    """Small pictures of frames, by a decoding process that is replaced when a file kills it."""
-
-    def __init__(self, settings: IngestSettings) -> None:
-        self._settings = settings
-        self._child: DecodeChild | None = None
-
-    def __enter__(self) -> "_Decoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._child is not None:
-            self._child.close()
-
-    def thumbnail(self, frame: Any) -> Picture:
-        """The frame's picture at the size of a cell, uint8 RGB (height, width, 3).
-
-        Raises:
-            StillwatchError: The file is gone, changed, or no usable picture any more.
-        """
-        width, height = fit_cell(frame["width"] or 1, frame["height"] or 1)
-        self._child = self._child or DecodeChild(self._settings)
-        try:
-            with _opened(frame) as fd:
-                answer, payload = self._child.ask(fd, (height, width))
-        except OSError as exc:
-            raise StillwatchError(f"its file cannot be read: {exc.strerror}") from exc
-        except ChildFailedError as exc:
-            self._child = None
-            raise StillwatchError(str(exc)) from exc
-        refused = answer.get("refused") or answer.get("unreadable")
-        if refused:
-            raise StillwatchError(str(refused))
-        if answer["sha256"] != bytes(frame["sha256"] or b"").hex():
-            raise StillwatchError("its file has changed since it was read")
-        pixels = np.frombuffer(payload, dtype=np.uint8, count=height * width * 3)
-        return pixels.reshape(height, width, 3)

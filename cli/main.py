@@ -12,7 +12,19 @@ import typer
 import typer.core
 import typer.main
 
-from cli import admin, analyse, clusters, maintain, review, run, similar, status
+from cli import (
+    admin,
+    analyse,
+    clusters,
+    dedup,
+    maintain,
+    prune,
+    report,
+    review,
+    run,
+    similar,
+    status,
+)
 from cli.context import Context, command
 from cli.output import Output
 from cli.plain_values import use_plain_values
@@ -28,7 +40,19 @@ app = typer.Typer(
     context_settings={"help_option_names": list(HELP_NAMES)},
     epilog="Start with: stillwatch demo, or stillwatch run FOLDER. Every command has --help.",
 )
-for module in (run, status, clusters, review, similar, analyse, maintain, admin):
+for module in (
+    run,
+    status,
+    clusters,
+    review,
+    similar,
+    analyse,
+    report,
+    dedup,
+    maintain,
+    prune,
+    admin,
+):
     module.register(app)
 
 

@@ -96,6 +96,10 @@ def _summary(facts: Mapping[str, Any], now: float) -> Any:
     for camera in facts["cameras"]:
         if camera["novelty"] and camera["novelty"]["frames"]:
             lines[f"novelty of {camera['name']}"] = _novelty(camera["novelty"])
+        if camera["dedup_test"]:
+            lines[f"change test of {camera['name']}"] = _dedup_test(camera["dedup_test"], now)
+    if facts["last_prune"]:
+        lines["prune"] = _prune(facts["last_prune"], now)
     if facts["job"]:
         lines["working on"] = job_words(facts["job"])
     if latency:
@@ -123,6 +127,31 @@ def _novelty(rates: Mapping[str, Any]) -> str:
     promised = rates["promised"]
     words = f"{100 * rates['realised']:.1f} % of the last {rates['frames']:,} new views alarmed"
     return words if promised is None else f"{words}; promised at most {100 * promised:g} % false"
+
+
+def _prune(last: Mapping[str, Any], now: float) -> str:
+    words = (
+        f"{last['trashed']:,} to the trash, {last['deleted']:,} deleted"
+        f" ({human_bytes(last['bytes_freed'])}) {age(last['at'], now)}"
+    )
+    skipped = f"; {last['skipped']:,} skipped (`stillwatch runs`)" if last["skipped"] else ""
+    return f"{words}{skipped}" + (f". {last['note']}" if last["note"] else "")
+
+
+def _dedup_test(test: Mapping[str, Any], now: float) -> str:
+    """What `dedup evaluate` found: what it loses, and what the owner's choice means."""
+    when = age(test["at"], now)
+    if not test["quiet_pairs"]:
+        return f"nothing to test it on, {when} (`stillwatch dedup evaluate`)"
+    words = (
+        f"{test['things_lost']} of {test['things']} things put in lost,"
+        f" {test['quiet_pairs_found']} of {test['quiet_pairs']} quiet views found"
+    )
+    if test["predicted"] is not None:
+        words += f"; limit {test['limit']:.2f} finds {100 * test['predicted']:.0f} % of the quiet"
+    if test["quiet_found"] is not None:
+        words += f" ({100 * test['quiet_found']:.0f} % wanted)"
+    return f"{words}; tested {when}"
 
 
 def _last(run: Mapping[str, Any] | None, word: str, now: float) -> str:
@@ -164,10 +193,10 @@ def _problems(cameras: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def problems(cameras: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Camera name -> what is wrong with it, in words; only those with a problem."""
+    """Camera name -> what is wrong with it or may be, in words; only where there is something."""
     found = {}
     for camera in cameras:
-        told = [camera["filing"]] if camera["filing"] else []
+        told = [camera[key] for key in ("filing", "suggestion") if camera[key]]
         if camera["reason"] and camera["state"] in ("degraded", "offline", "polling"):
             told.insert(0, f"{camera['state']}: {camera['reason']}")
         if told:

@@ -16,9 +16,14 @@ EXAMPLES: Final[dict[str, object]] = {
     "camera.kind": "fixed",
     "camera.timezone": "Europe/Berlin",
     "camera.pattern": "cam-%Y%m%d-%H%M%S.jpg",
+    "camera.quiet_found": 0.8,
     "cameras.timezone": "Europe/Berlin",
     "cameras.kind": "fixed",
     "encoder.cache": "/var/cache/stillwatch",
+    "dedup.quiet_found": 0.9,
+    "prune.keep_free_gb": 50.0,
+    "prune.keep_free_percent": 10.0,
+    "prune.max_gb": 500.0,
 }
 """Values shown for settings that have no default."""
 

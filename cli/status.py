@@ -62,7 +62,11 @@ def register(app: typer.Typer) -> None:
     app.command("show", rich_help_panel=panel, epilog="Example: stillwatch show f12 --json")(
         show_frame
     )
-    app.command("why", rich_help_panel=panel, epilog="Example: stillwatch why f12")(why)
+    app.command(
+        "why",
+        rich_help_panel=panel,
+        epilog="Examples: stillwatch why f12 · stillwatch why f12 --picture f12.png",
+    )(why)
 
 
 @command
@@ -284,8 +288,22 @@ def _details(reader: Reader, number: int) -> dict[str, Any]:
 
 
 @command
-def why(context: Context, frame: FrameArgument) -> int:
-    """Why a frame is in its state, in words and numbers."""
+def why(
+    context: Context,
+    frame: FrameArgument,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="OUT.png",
+            help="Also draw it: the frame, what it was compared with, and where it changed.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the picture if it is there already.")
+    ] = False,
+) -> int:
+    """Why a frame is in its state, in words and numbers, and as a picture if you like."""
     with Reader(context.state_dir) as reader:
         row = frame_row(reader, reader.resolve_frame(frame))
         keeper = None if row["duplicate_of"] is None else frame_row(reader, row["duplicate_of"])
@@ -299,9 +317,15 @@ def why(context: Context, frame: FrameArgument) -> int:
         "novel_tile": json.loads(row["novel_tile"] or "null"),
         "why": explain(row, keeper, gap),
     }
+    if picture is not None:
+        from cli.why_picture import write_picture
+
+        facts |= write_picture(context, row["id"], picture, force=force)
     output = context.output
     if output.as_json:
         output.json(facts)
-    else:
-        output.lines(printable(line) for line in facts["why"])
+        return 0
+    output.lines(printable(line) for line in facts["why"])
+    if picture is not None:
+        output.note(f"drawn in {printable(str(picture))}, against {facts['compared_with']}")
     return 0

@@ -128,6 +128,16 @@ def _novel_place(facts: Mapping[str, Any]) -> list[str]:
     return [f"The place that is least like anything this camera showed there: {_where(tile)}."]
 
 
+def place_words(tile: Sequence[float]) -> str:
+    """A tile (x, y, width, height as shares) in words: "upper left, 0.5 % of the picture"."""
+    x, y, width, height = tile
+    across, down = x + width / 2, y + height / 2
+    row = "upper" if down < 1 / 3 else "lower" if down > 2 / 3 else ""
+    column = "left" if across < 1 / 3 else "right" if across > 2 / 3 else "middle" if row else ""
+    place = f"{row} {column}".strip() or "centre"
+    return f"{place}, {100 * width * height:.1g} % of the picture"
+
+
 def _where(tile: Sequence[float]) -> str:
-    left, top, width, height = (round(100 * share) for share in tile)
-    return f"{left} % from the left and {top} % from the top ({width} % wide, {height} % high)"
+    left, top = (round(100 * share) for share in tile[:2])
+    return f"{place_words(tile)}, {left} % from the left and {top} % from the top"

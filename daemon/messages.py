@@ -65,6 +65,10 @@ class DecodedImage:
     grey: bytes
     exif_time: str | None = None
     """`YYYY-MM-DDTHH:MM:SS[.ffffff][+HH:MM]` as the EXIF block has it."""
+    pixel_sha256: bytes | None = None
+    """Of the decoded pixels; where fingerprints were asked for."""
+    perceptual_hash: bytes | None = None
+    """8 bytes; None also for a picture without features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

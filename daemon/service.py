@@ -187,6 +187,7 @@ class Service:
             db=self._db,
             settings=settings,
             wall=clock.wall,
+            filing=self._filing,
             quiet=self._quiet,
             serve=self._serve,
             make_ready=self._encoder.make_ready,

@@ -7,10 +7,30 @@ with the name of the key: a typo must not silently switch something off.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from daemon.path_template import (
+    CLUSTER_PATH,
+    DUPLICATE_PATH,
+    NOVEL_PATH,
+    FolderTemplates,
+    TemplateError,
+    parse_cluster_path,
+    parse_duplicate_path,
+    parse_novel_path,
+    parse_templates,
+)
 from storage.errors import SettingsError
 
 Kind = Literal["fixed", "moving", "archive"]
@@ -33,6 +53,9 @@ class CameraSettings(Section):
     timezone: str | None = Field(None, description="IANA zone of zoneless times.")
     pattern: str | None = Field(
         None, description="strptime pattern of the capture time in file names."
+    )
+    quiet_found: Share | None = Field(
+        None, description="As `dedup.quiet_found`, for this camera alone."
     )
 
 
@@ -114,10 +137,19 @@ class DedupSettings(Section):
         60.0, description="A frame is judged this long after its arrival."
     )
     max_change: Positive = Field(
-        2.3, description="Change score up to which a frame is a near-duplicate; lower keeps more."
+        2.6, description="Change score up to which a frame is a near-duplicate; lower keeps more."
     )
     max_change_pixels: Positive = Field(
         2.5, description="The same for encoders without a tile map."
+    )
+    quiet_found: Share | None = Field(
+        None,
+        description="Share of the quiet frames to find, 0 to 1, as a limit of each camera's own; "
+        "never above max_change. Default: as many as max_change finds.",
+    )
+    keeper: Literal["first", "sharpest", "last", "largest", "medoid"] = Field(
+        "sharpest",
+        description="Which frame of a run stands for the others, if all of them pass against it.",
     )
     keepers_compared: Annotated[int, Field(ge=1, le=64)] = Field(
         6, description="Latest keepers a frame is compared with."
@@ -140,6 +172,91 @@ class FilingSettings(Section):
     brake_files: Annotated[int, Field(ge=1)] = Field(
         1000, description="Most files of one run; most filed frames that move again unasked."
     )
+    cluster_path: str = Field(
+        CLUSTER_PATH,
+        description="Folder below FOLDER/stillwatch/ of frames in clusters. Fields: {cluster} "
+        "(name or id), {cluster_id}, {date}, {year}, {month}, {day}, {hour}, {camera}, {state}.",
+    )
+    novel_path: str = Field(
+        NOVEL_PATH, description="The same of novel frames; no {cluster}, no {cluster_id}."
+    )
+    duplicate_path: str = Field(
+        DUPLICATE_PATH,
+        description="The same of duplicates: {keeper} (its name and id) instead of {cluster}.",
+    )
+
+    @field_validator("cluster_path", "novel_path", "duplicate_path")
+    @classmethod
+    def _check_template(cls, text: str, info: ValidationInfo) -> str:
+        parse = {
+            "cluster_path": parse_cluster_path,
+            "novel_path": parse_novel_path,
+            "duplicate_path": parse_duplicate_path,
+        }[str(info.field_name)]
+        try:
+            parse(text)
+        except TemplateError as exc:
+            raise _wrong(str(exc)) from exc
+        return text
+
+    @model_validator(mode="after")
+    def _keep_groups_apart(self) -> Self:
+        try:
+            parse_templates(self.cluster_path, self.novel_path, self.duplicate_path)
+        except TemplateError as exc:
+            raise _wrong(str(exc)) from exc
+        return self
+
+    @property
+    def templates(self) -> FolderTemplates:
+        """The three templates, parsed."""
+        return parse_templates(self.cluster_path, self.novel_path, self.duplicate_path)
+
+
+def _wrong(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("template", "{reason}", {"reason": reason})
+
+
+class PruneSettings(Section):
+    """`[prune]`: what becomes of duplicates in the end. Nothing is deleted unless `enabled`."""
+
+    enabled: bool = Field(
+        False, description="Move old duplicates to the trash, and delete them later."
+    )
+    trash_after_days: Positive = Field(
+        7.0, description="Age at which a duplicate goes to the trash."
+    )
+    delete_after_days: Positive = Field(
+        30.0,
+        description="Days in the trash before deletion, by the clock and by the time daemons ran.",
+    )
+    keep_free_gb: Positive | None = Field(
+        None, description="Delete only as long as less than this is free on the disk (10^9 bytes)."
+    )
+    keep_free_percent: Annotated[float, Field(gt=0, lt=100)] | None = Field(
+        None, description="The same as a share of the disk."
+    )
+    max_gb: Positive | None = Field(
+        None, description="Delete only as long as the pictures take more than this (10^9 bytes)."
+    )
+    max_files_per_run: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Most files of one run; the rest follows in the next."
+    )
+    max_share_per_day: Share = Field(
+        0.2,
+        description="Share of a camera that is moved to the trash, or deleted, in a day unasked.",
+    )
+    brake_share: Share = Field(
+        0.2, description="A larger share of a camera at once waits for `prune --yes`."
+    )
+    brake_files: Annotated[int, Field(ge=1)] = Field(
+        1000, description="More files of a camera at once wait for `prune --yes`."
+    )
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the owner set a goal for the disk."""
+        return any((self.keep_free_gb, self.keep_free_percent, self.max_gb))
 
 
 class Settings(Section):
@@ -156,6 +273,7 @@ class Settings(Section):
     clustering: ClusteringSettings = ClusteringSettings()
     dedup: DedupSettings = DedupSettings()
     filing: FilingSettings = FilingSettings()
+    prune: PruneSettings = PruneSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from storage.engine import Database
 from storage.errors import RootOfflineError
 from storage.models import Frame, JournalEntry
 from storage.names import FRAME, format_id, printable_path
+from storage.own_files import own_files
 from storage.root_guard import MARKER_NAME, OWN_FOLDER, check_root, is_own_path, load_root
 from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
 
@@ -63,12 +64,25 @@ def verify(db: Database, ignored: frozenset[bytes], progress: Progress) -> dict[
                 if done % 50 == 0:
                     progress("hashing files", done, total)
             _check_folder(connection, camera, ignored, found, extra["unknown"])
+        _check_pruned(connection, found["I1"])
         _check_vectors(connection, db.path.parent, found["I4"])
         _check_database(connection, found["I5"])
         _check_unfinished(connection, found["I6"])
         _check_journal(connection, found["I7"])
     ok = not any(found.values())
     return {"ok": ok} | found | extra
+
+
+def _check_pruned(connection: Connection, violations: list[str]) -> None:
+    """What was deleted has a finished record in the journal."""
+    recorded = select(JournalEntry.frame_id).where(
+        JournalEntry.operation == "delete", JournalEntry.state == "done"
+    )
+    query = select(Frame.id).where(Frame.presence == "pruned", Frame.id.not_in(recorded))
+    violations.extend(
+        f"{format_id(FRAME, i)} counts as deleted by the policy, but the journal has no record"
+        for i in connection.execute(query).scalars()
+    )
 
 
 def _rows_on_disk(connection: Connection, camera_id: int) -> Iterator[Any]:
@@ -110,6 +124,7 @@ def _check_folder(
     unknown: list[str],
 ) -> None:
     """Every candidate has a row; what lies in our own folder without one is listed."""
+    mine = own_files(connection, camera.id)
     for path, status in _files_below(camera.root):
         own = is_own_path(path)
         if own and os.path.basename(path).startswith(MARKER_NAME):
@@ -125,23 +140,12 @@ def _check_folder(
         ).first()
         if known is not None:
             continue
-        if own and _is_filed_copy(connection, camera.id, path):
+        if own and path in mine:
             continue
         if own:
             unknown.append(f"{camera.name}: {printable_path(path)}")
         elif time.time() - status.st_ctime >= YOUNG_SECONDS:
             found["I2"].append(f"{camera.name}: {printable_path(path)} has no row")
-
-
-def _is_filed_copy(connection: Connection, camera_id: int, path: bytes) -> bool:
-    """Whether this is a link or copy that filing made (modes hardlink and copy)."""
-    query = select(JournalEntry.id).where(
-        JournalEntry.camera_id == camera_id,
-        JournalEntry.target == path,
-        JournalEntry.state == "done",
-        JournalEntry.operation.in_(("hardlink", "copy", "move_link")),
-    )
-    return connection.execute(query.limit(1)).first() is not None
 
 
 def _files_below(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:

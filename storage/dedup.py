@@ -2,23 +2,42 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from storage.models import Checkpoint, Decision, Embedding, Frame, Signature
+from storage import frames, meta
+from storage.duplicate_words import pinned
+from storage.models import Checkpoint, Frame
 from storage.names import natural_key
 
 LAST = -1
 """Position of the state after the last frame taken in."""
+LIVE_KEY: Final = "dedup_live"
+"""Keys in `meta`, with the camera's id: frames that the judge's last state names; later frames may
+still match the keepers among them."""
+EPOCH_KEY: Final = "dedup_space"
+"""Keys in `meta`, with the camera's id: {"space": whose tile maps the noise model holds for,
+"after": the last frame that was judged in another one, or null}."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderedFrame:
-    """A frame in capture order. `judged`: the judge has taken it in."""
+    """A frame in capture order. `judged`: the judge has taken it in. `key`: see `order_key`."""
 
     id: int
     judged: bool
+    key: tuple[Any, ...]
+
+
+ORDER_COLUMNS: Final = (
+    Frame.time_source,
+    Frame.captured_ns,
+    Frame.counter_pattern,
+    Frame.counter,
+    Frame.original_path,
+)
+"""What `order_key` reads of a frame."""
 
 
 def capture_order(
@@ -29,15 +48,7 @@ def capture_order(
     Times from EXIF, names and mtimes come first, then counters by folder and pattern; ties by
     natural name (contract, section 3). Frames recorded after `recorded_before` are left out.
     """
-    query = select(
-        Frame.id,
-        Frame.judged,
-        Frame.time_source,
-        Frame.captured_ns,
-        Frame.counter_pattern,
-        Frame.counter,
-        Frame.original_path,
-    ).where(
+    query = select(Frame.id, Frame.judged, *ORDER_COLUMNS).where(
         Frame.camera_id == camera_id,
         Frame.stage == "embedded",
         Frame.presence == "here",
@@ -45,55 +56,25 @@ def capture_order(
     )
     if recorded_before is not None:
         query = query.where(Frame.judged | (Frame.recorded_at <= recorded_before))
-    rows = list(connection.execute(query).all())
-    rows.sort(key=_order_key)
-    return [OrderedFrame(int(row.id), bool(row.judged)) for row in rows]
+    found = [
+        OrderedFrame(int(row.id), bool(row.judged), order_key(row))
+        for row in connection.execute(query)
+    ]
+    return sorted(found, key=lambda frame: frame.key)
 
 
-def _order_key(row: Any) -> tuple[Any, ...]:
+def order_key(row: Any) -> tuple[Any, ...]:
+    """Sort key of a row with `ORDER_COLUMNS`: times first, then counters, ties by natural name."""
     name = natural_key(row.original_path)
     if row.time_source == "counter":
         return (1, 0, row.counter_pattern, row.counter, name)
     return (0, row.captured_ns or 0, b"", 0, name)
 
 
-def load_signatures(connection: Connection, space_id: int, ids: Sequence[int]) -> dict[int, Any]:
-    """Rows with what the judge needs of these frames in one embedding space, by frame id."""
-    query = (
-        select(
-            Frame.id,
-            Frame.time_source,
-            Frame.captured_at,
-            Frame.captured_ns,
-            Frame.width,
-            Frame.height,
-            Frame.presence,
-            Signature.grey,
-            Signature.tiles,
-            Signature.tile_shape,
-            Embedding.vector,
-        )
-        .join(Signature, Signature.frame_id == Frame.id)
-        .join(Embedding, Embedding.frame_id == Frame.id)
-        .where(Frame.id.in_(ids), Signature.space_id == space_id, Embedding.space_id == space_id)
-    )
-    return {int(row.id): row for row in connection.execute(query).all()}
-
-
-def newest_usual_frames(connection: Connection, camera_id: int, count: int) -> list[int]:
-    """The newest frames of a camera that are in a cluster and no alarm, oldest of them first."""
-    query = (
-        select(Frame.id)
-        .where(
-            Frame.camera_id == camera_id,
-            Frame.stage == "embedded",
-            Frame.cluster_id.is_not(None),
-            Frame.alarm.is_(False),
-        )
-        .order_by(Frame.id.desc())
-        .limit(count)
-    )
-    return [int(value) for value in connection.execute(query).scalars()][::-1]
+def place_of(connection: Connection, frame_id: int) -> tuple[Any, ...] | None:
+    """The order key of one frame, also of one that is gone; None where there is no such row."""
+    row = connection.execute(select(*ORDER_COLUMNS).where(Frame.id == frame_id)).first()
+    return None if row is None else order_key(row)
 
 
 def load_state(connection: Connection, camera_id: int, position: int) -> Any:
@@ -148,28 +129,47 @@ def store_states(
     )
 
 
-def forget_states(connection: Connection, camera_id: int) -> None:
-    """Start the camera's judge anew: all its frames are to be judged again."""
-    connection.execute(delete(Checkpoint).where(Checkpoint.camera_id == camera_id))
-    connection.execute(update(Frame).where(Frame.camera_id == camera_id).values(judged=False))
+def reopen(connection: Connection, camera_id: int, ids: Sequence[int], *, after: int) -> None:
+    """These frames are to be judged again, from the checkpoint at position `after` on.
 
-
-def kept_by_decision(connection: Connection, camera_id: int) -> set[int]:
-    """Frames that a human said are no duplicates."""
-    query = (
-        select(Decision.frame_id)
-        .join(Frame, Frame.id == Decision.frame_id)
-        .where(
-            Frame.camera_id == camera_id,
-            Decision.kind == "keep",
-            Decision.undone_at.is_(None),
+    The last state and the checkpoints after that one are forgotten.
+    """
+    connection.execute(
+        delete(Checkpoint).where(
+            Checkpoint.camera_id == camera_id,
+            (Checkpoint.position > after) | (Checkpoint.position == LAST),
         )
     )
-    return {int(value) for value in connection.execute(query).scalars() if value is not None}
+    for start in range(0, len(ids), 500):
+        connection.execute(
+            update(Frame).where(Frame.id.in_(ids[start : start + 500])).values(judged=False)
+        )
+
+
+def drop_states(connection: Connection, camera_id: int) -> None:
+    """The camera's judge begins with nothing learnt; what is judged stays judged."""
+    connection.execute(delete(Checkpoint).where(Checkpoint.camera_id == camera_id))
+
+
+def forget_states(connection: Connection, camera_id: int) -> None:
+    """Start the camera's judge anew: all its frames are to be judged again, its keepers chosen."""
+    drop_states(connection, camera_id)
+    meta.put(connection, f"{EPOCH_KEY}:{camera_id}", None)
+    connection.execute(
+        update(Frame).where(Frame.camera_id == camera_id).values(judged=False, run_settled=False)
+    )
+
+
+def keep_unjudged(connection: Connection, ids: Sequence[int], reason: str) -> None:
+    """Frames that can no longer be judged in their place in time are kept."""
+    frames.update_frames(connection, [{"id": i, "judged": True, "reason": reason} for i in ids])
 
 
 def redundant_frames(connection: Connection) -> list[Any]:
-    """Every redundant frame on disk with its keeper, by camera, keeper and frame."""
+    """Every redundant frame on disk with its keeper, by camera, keeper and frame.
+
+    Without those that a human pinned: an exact duplicate may be one and stay all the same.
+    """
     query = (
         select(
             Frame.id,
@@ -183,7 +183,8 @@ def redundant_frames(connection: Connection) -> list[Any]:
         .where(Frame.duplicate_of.is_not(None), Frame.presence == "here")
         .order_by(Frame.camera_id, Frame.duplicate_of, Frame.id)
     )
-    return list(connection.execute(query).all())
+    stay = pinned(connection)
+    return [row for row in connection.execute(query) if row.id not in stay]
 
 
 def clear_verdicts(connection: Connection, ids: Sequence[int], reason: str) -> None:
@@ -212,4 +213,25 @@ def keepers_of(connection: Connection, ids: Sequence[int]) -> dict[int, int]:
             )
         ).all()
         found.update({int(row.id): int(row.duplicate_of) for row in rows})
+    return found
+
+
+def members_of(connection: Connection, keeper_id: int) -> list[int]:
+    """The near-duplicates of a keeper that are on disk, by id."""
+    query = select(Frame.id).where(
+        Frame.duplicate_of == keeper_id, Frame.duplicate_kind == "near", Frame.presence == "here"
+    )
+    return [int(i) for i in connection.execute(query.order_by(Frame.id)).scalars()]
+
+
+def kept_frames(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Those of these frames that are on disk and no duplicates."""
+    found: list[int] = []
+    for start in range(0, len(ids), 500):
+        query = select(Frame.id).where(
+            Frame.id.in_(ids[start : start + 500]),
+            Frame.presence == "here",
+            Frame.duplicate_kind.is_(None),
+        )
+        found += [int(i) for i in connection.execute(query).scalars()]
     return found

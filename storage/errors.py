@@ -86,6 +86,12 @@ class ChangedFileError(FilingError):
     code = "changed_file"
 
 
+class OneFileError(FilingError):
+    """A duplicate and its keeper are two names of one file: both are left alone."""
+
+    code = "one_file"
+
+
 class NotDurableError(StillwatchError):
     """fsync failed: the disk may or may not hold the change; no further file is touched."""
 

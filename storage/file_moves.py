@@ -2,7 +2,7 @@
 
 Every function works beneath an opened, checked root (storage/root_guard.py), follows no symbolic
 link, never overwrites, and makes its result durable before it returns. The journal
-(storage/journal.py) is the only caller: it commits what is about to happen first.
+(storage/journal.py and its parts) is the only caller: it commits what is about to happen first.
 """
 
 import ctypes
@@ -102,6 +102,82 @@ def remove_extra(root_fd: int, path: bytes, original: bytes, sha256: bytes) -> N
             sync(directory)
     except FileNotFoundError as exc:
         raise ChangedFileError("The file is gone.", path=printable_path(path)) from exc
+
+
+def delete(root_fd: int, source: bytes, doomed: bytes, facts: FileFacts) -> None:
+    """Delete the file that `facts` describe, by way of a folder that only stillwatch writes.
+
+    POSIX cannot unlink an inode, only a name. So the file is renamed to `doomed` first, in a folder
+    of mode 0700, hashed there once more, and unlinked; whatever else took its name meanwhile is
+    given back.
+
+    Args:
+        root_fd: The camera's root.
+        source: Where the file is, in stillwatch's trash.
+        doomed: A name beneath the same filesystem.
+        facts: The file and its hash.
+
+    Raises:
+        ChangedFileError: The file is no longer that file; it is where it was.
+        TargetExistsError: `doomed` is taken.
+        NotDurableError: fsync failed.
+        FilingError, OSError: Refused or failed.
+    """
+    if not is_own_path(source) or not is_own_path(doomed):
+        raise FilingError("Only files in the trash are deleted.", path=printable_path(source))
+    with _both(root_fd, source, doomed, facts) as (source_dir, source_name, doomed_dir, fd):
+        name = split(doomed)[1]
+        os.fchmod(doomed_dir, 0o700)
+        rename_noreplace(source_dir, source_name, doomed_dir, name)
+        _give_back_if_swapped(source_dir, source_name, doomed_dir, name, facts)
+        if digest_of(fd) != facts.sha256 or not _matches(os.fstat(fd), facts):
+            rename_noreplace(doomed_dir, name, source_dir, source_name)
+            raise ChangedFileError("The file has other bytes now.", path=printable_path(source))
+        os.unlink(name, dir_fd=doomed_dir)
+        sync(doomed_dir)
+        sync(source_dir)
+
+
+def put_back(root_fd: int, doomed: bytes, source: bytes) -> None:
+    """Take back the first step of a `delete` that was interrupted.
+
+    Raises:
+        TargetExistsError: Another file has the old name.
+        FilingError, OSError: Refused or failed.
+    """
+    with (
+        opened_directory(root_fd, split(doomed)[0]) as doomed_dir,
+        opened_directory(root_fd, split(source)[0], create=True) as source_dir,
+    ):
+        rename_noreplace(doomed_dir, split(doomed)[1], source_dir, split(source)[1])
+        sync(source_dir)
+        sync(doomed_dir)
+
+
+def move_folder(root_fd: int, source: bytes, target: bytes, inode: int) -> None:
+    """Give a folder another name on its filesystem; everything in it goes along.
+
+    Raises:
+        ChangedFileError: It is gone, or another folder; it is where it was.
+        TargetExistsError: The target is taken.
+        NotDurableError: fsync failed.
+        FilingError, OSError: Refused (also where the filesystem cannot rename without replacing).
+    """
+    source_parent, source_name = split(source)
+    target_parent, target_name = split(target)
+    with (
+        opened_directory(root_fd, source_parent) as source_dir,
+        opened_directory(root_fd, target_parent, create=True) as target_dir,
+    ):
+        if os.stat(source_name, dir_fd=source_dir, follow_symlinks=False).st_ino != inode:
+            raise ChangedFileError("The folder was replaced meanwhile.")
+        # Where renameat2 is not to be had, link(2) refuses a folder: nothing is ever replaced.
+        rename_noreplace(source_dir, source_name, target_dir, target_name)
+        if os.stat(target_name, dir_fd=target_dir, follow_symlinks=False).st_ino != inode:
+            rename_noreplace(target_dir, target_name, source_dir, source_name)
+            raise ChangedFileError("The folder was replaced meanwhile.")
+        sync(target_dir)
+        sync(source_dir)
 
 
 def remove_temporary(root_fd: int, target: bytes, temporary: bytes) -> None:

@@ -4,10 +4,21 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, RowMapping, Select, func, insert, select
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    cast,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.orm import aliased
 
-from storage.models import Camera, Cluster, Event, Frame, JournalEntry, PlanEntry
+from storage.folder_renames import folder_renames, renamed_since
+from storage.models import Camera, Cluster, Decision, Event, Frame, JournalEntry, PlanEntry
 
 BRAKE_EVENT: Final = "filing_brake"
 FILED_STATES: Final = ("exact_duplicate", "near_duplicate", "novel", "assigned")
@@ -36,7 +47,18 @@ class FilingFrame:
     captured_at: str | None
     arrived_at: float
     timezone: str | None
+    camera: str = ""
+    device: int | None = None
+    inode: int | None = None
+    keeper_device: int | None = None
+    keeper_inode: int | None = None
     link: bytes | None = None
+
+    @property
+    def is_keeper(self) -> bool:
+        """Whether the frame and the keeper it is a duplicate of are names of one file."""
+        own = (self.device, self.inode)
+        return None not in own and own == (self.keeper_device, self.keeper_inode)
 
 
 def _query() -> Select[*tuple[Any, ...]]:
@@ -56,6 +78,11 @@ def _query() -> Select[*tuple[Any, ...]]:
             Frame.captured_at,
             Frame.arrived_at,
             Camera.timezone,
+            Camera.name.label("camera"),
+            Frame.device,
+            Frame.inode,
+            _Keeper.device.label("keeper_device"),
+            _Keeper.inode.label("keeper_inode"),
         )
         .join(Camera, Camera.id == Frame.camera_id)
         .outerjoin(_Keeper, _Keeper.id == Frame.duplicate_of)
@@ -101,19 +128,31 @@ def frame_to_file(connection: Connection, frame_id: int) -> FilingFrame:
 def own_links(connection: Connection, frame_id: int | None = None) -> dict[int, bytes]:
     """Frame id -> path of stillwatch's own link or copy, as the journal has it."""
     query = (
-        select(JournalEntry.frame_id, JournalEntry.operation, JournalEntry.target)
+        select(
+            JournalEntry.id,
+            JournalEntry.camera_id,
+            JournalEntry.frame_id,
+            JournalEntry.operation,
+            JournalEntry.target,
+        )
         .where(JournalEntry.state == "done", JournalEntry.operation.in_(_EXTRA_OPERATIONS))
         .order_by(JournalEntry.id)
     )
     if frame_id is not None:
         query = query.where(JournalEntry.frame_id == frame_id)
-    links: dict[int, bytes] = {}
-    for owner, operation, target in connection.execute(query):
-        if operation == "remove_link":
-            links.pop(owner, None)
+    links: dict[int, Any] = {}
+    for row in connection.execute(query):
+        if row.operation == "remove_link":
+            links.pop(row.frame_id, None)
         else:
-            links[owner] = target
-    return links
+            links[row.frame_id] = row
+    if not links:
+        return {}
+    renames = folder_renames(connection)
+    return {
+        owner: renamed_since(renames, row.camera_id, row.id, row.target)
+        for owner, row in links.items()
+    }
 
 
 def taken_back(connection: Connection) -> set[tuple[int, bytes]]:
@@ -132,16 +171,41 @@ def cluster_names(connection: Connection) -> dict[int, str | None]:
     return {row.id: row.name for row in connection.execute(select(Cluster.id, Cluster.name))}
 
 
-def moving_frames() -> Select[*tuple[Any, ...]]:
-    """Subquery of the ids of frames with an open intent: nobody else may call them missing."""
-    return select(JournalEntry.frame_id).where(JournalEntry.state == "intent")
+def former_names(connection: Connection) -> dict[int, set[str | None]]:
+    """Cluster id -> every name that the owner ever gave it or took from it; None: no name."""
+    query = select(Decision.cluster_id, Decision.data).where(Decision.kind == "rename")
+    found: dict[int, set[str | None]] = {}
+    for cluster_id, data in connection.execute(query):
+        if cluster_id is not None and data is not None:
+            found.setdefault(cluster_id, set()).update((data.get("before"), data.get("after")))
+    return found
+
+
+def moving_frames() -> CompoundSelect[*tuple[Any, ...]]:
+    """Subquery of the ids of frames with an open intent: nobody else may call them missing.
+
+    Those below a folder that is being renamed are among them.
+    """
+    folder = aliased(JournalEntry)
+    inside = cast(folder.source.concat(b"/"), LargeBinary)
+    renamed = (
+        select(Frame.id)
+        .join(folder, folder.camera_id == Frame.camera_id)
+        .where(
+            folder.state == "intent",
+            folder.operation == "move_folder",
+            func.substr(Frame.path, 1, func.length(inside)) == inside,
+        )
+    )
+    own = select(JournalEntry.frame_id).where(JournalEntry.state == "intent")
+    return own.union_all(renamed)
 
 
 def moving_targets(connection: Connection, camera_id: int) -> set[bytes]:
     """Paths where a move with an open intent puts a known frame: no new row for them."""
     query = select(JournalEntry.target).where(
         JournalEntry.state == "intent",
-        JournalEntry.operation == "move",
+        JournalEntry.operation.in_(("move", "restore")),
         JournalEntry.camera_id == camera_id,
     )
     return set(connection.scalars(query))
@@ -153,6 +217,26 @@ def path_recorded(connection: Connection, camera_id: int, path: bytes) -> bool:
         Frame.camera_id == camera_id, Frame.path == path, Frame.presence == "here"
     )
     return connection.scalar(query) is not None
+
+
+def paths_at_stem(connection: Connection, camera_id: int, stem: bytes) -> list[bytes]:
+    """Paths of frames on disk that are `stem`, or begin with it and a dot."""
+    query = select(Frame.path).where(
+        Frame.camera_id == camera_id,
+        Frame.presence == "here",
+        Frame.path >= stem,
+        Frame.path < stem + b"/",
+    )
+    paths = (bytes(path) for path in connection.scalars(query))
+    return [path for path in paths if path == stem or path.startswith(stem + b".")]
+
+
+def delivered_paths(connection: Connection, camera_id: int) -> set[bytes]:
+    """The paths under which the frames that are on disk, or in the trash, were delivered."""
+    query = select(Frame.original_path).where(
+        Frame.camera_id == camera_id, Frame.presence.in_(("here", "trashed"))
+    )
+    return {bytes(path) for path in connection.scalars(query)}
 
 
 def count_on_disk(connection: Connection) -> dict[int, int]:
@@ -179,46 +263,3 @@ def note_brake(connection: Connection, camera_id: int, data: dict[str, Any], now
         insert(Event).values(at=now, kind=BRAKE_EVENT, camera_id=camera_id, data=data)
     )
     return True
-
-
-def done_moves(connection: Connection, run_id: int) -> list[RowMapping]:
-    """The run's file operations that are in effect still, newest first."""
-    taken = select(JournalEntry.undoes).where(
-        JournalEntry.state == "done", JournalEntry.undoes.is_not(None)
-    )
-    query = (
-        select(*JournalEntry.__table__.columns)
-        .where(
-            JournalEntry.run_id == run_id,
-            JournalEntry.state == "done",
-            JournalEntry.undoes.is_(None),
-            JournalEntry.id.not_in(taken),
-        )
-        .order_by(JournalEntry.id.desc())
-    )
-    return list(connection.execute(query).mappings())
-
-
-def later_run(connection: Connection, run_id: int) -> int | None:
-    """A later run that moved a frame which this run moved too, and is in effect still."""
-    taken = select(JournalEntry.undoes).where(
-        JournalEntry.state == "done", JournalEntry.undoes.is_not(None)
-    )
-    first, second = aliased(JournalEntry), aliased(JournalEntry)
-    query = (
-        select(second.run_id)
-        .join(first, (first.frame_id == second.frame_id) & (second.id > first.id))
-        .where(
-            first.run_id == run_id,
-            first.state == "done",
-            first.undoes.is_(None),
-            first.id.not_in(taken),
-            second.run_id != run_id,
-            second.state == "done",
-            second.undoes.is_(None),
-            second.id.not_in(taken),
-        )
-        .order_by(second.id.desc())
-        .limit(1)
-    )
-    return connection.scalar(query)

@@ -184,7 +184,7 @@ _TWINS = (
         _TABLE.c.sha256 == bindparam("sha256"),
         _TABLE.c.id != bindparam("not_id"),
         _TABLE.c.stage == "embedded",
-        _TABLE.c.presence.in_(("here", "missing")),
+        _TABLE.c.presence.in_(("here", "missing", "trashed")),
     )
     .order_by(_TABLE.c.id)
 )
@@ -312,7 +312,10 @@ def mark_missing(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def release_duplicates(connection: Connection, keeper_ids: Sequence[int]) -> None:
-    """Free the duplicates of keepers that are no longer there."""
+    """Free the duplicates of keepers that are no longer there.
+
+    Near-duplicates are judged again: one of them may stand for the others from now on.
+    """
     connection.execute(
         update(Frame)
         .where(
@@ -325,6 +328,7 @@ def release_duplicates(connection: Connection, keeper_ids: Sequence[int]) -> Non
             duplicate_of=None,
             change_score=None,
             change_tile=None,
+            judged=False,
             reason="kept: its keeper is gone",
         )
     )

@@ -6,39 +6,34 @@ path and the plan's entry its state. `recover` settles what a crash left open by
 disk; it never guesses, and a second call changes nothing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, select
 
-from storage import file_moves
+from storage import file_moves, journal_acts, journal_rows
 from storage.engine import Database
-from storage.errors import ChangedFileError, FilingError, RootOfflineError, TargetExistsError
-from storage.file_facts import FileFacts, examine, exists, stat_facts
-from storage.models import Event, Frame, JournalEntry
+from storage.errors import FilingError, RootOfflineError
+from storage.file_facts import FileFacts, examine, split, stat_facts
+from storage.journal_acts import temporary_name
+from storage.journal_folders import MOVE_FOLDER, settle_folder
+from storage.journal_rows import MOVES, Intent, Operation
+from storage.models import JournalEntry
 from storage.names import printable_path
 from storage.root_guard import GuardedRoot
-from storage.runs import mark_entry, refresh_unfinished
+from storage.runs import refresh_unfinished
 
-Operation = Literal["move", "move_link", "hardlink", "copy", "remove_link"]
-"""`move` takes the frame along; `move_link` renames stillwatch's own link or copy; `hardlink` and
-`copy` make one of `source` at `target`; `remove_link` removes `target`, `source` stays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """One file operation below one root. `undoes`: the journal row that it takes back."""
-
-    frame_id: int
-    operation: Operation
-    source: bytes
-    target: bytes
-    sha256: bytes
-    run_id: int | None = None
-    entry_id: int | None = None
-    undoes: int | None = None
-    note: str | None = None
+__all__ = [
+    "MOVES",
+    "Intent",
+    "Operation",
+    "Performed",
+    "Recovery",
+    "Sidecar",
+    "perform",
+    "recover",
+    "temporary_name",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +49,43 @@ class Recovery:
     waiting: int = 0
 
 
-def perform(db: Database, root: GuardedRoot, intent: Intent, now: float) -> int:
-    """Carry out one intent and return the id of its journal row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """A file that goes where its picture goes, e.g. `a.xmp` beside `a.jpg`.
+
+    For a picture's link that is removed, `target` is the link's own sidecar and `source` the
+    original's. `sha256`: the bytes that it must have; None: those that it has now. `undoes`: the
+    journal row that this takes back.
+    """
+
+    source: bytes
+    target: bytes
+    sha256: bytes | None = None
+    undoes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performed:
+    """The row of an operation that was done; `left`: sidecar files that stayed behind, and why."""
+
+    journal_id: int
+    left: tuple[str, ...] = ()
+
+
+def perform(
+    db: Database, root: GuardedRoot, intent: Intent, now: float, sidecars: Sequence[Sidecar] = ()
+) -> Performed:
+    """Carry out one intent; the picture's sidecar files follow it.
+
+    The intents of the sidecar files are committed with the picture's own, so after a crash
+    `recover` takes them along too. One that cannot follow stays where it is and is told.
 
     Args:
-        db: The database; two short write transactions.
+        db: The database; short write transactions.
         root: The camera's root, checked here again.
         intent: What to do.
         now: Wall-clock seconds for the journal.
+        sidecars: Files that go along.
 
     Raises:
         RootOfflineError: The root is absent or another one; nothing was done.
@@ -69,21 +93,75 @@ def perform(db: Database, root: GuardedRoot, intent: Intent, now: float) -> int:
         NotDurableError: fsync failed; the intent stays open for `recover` at the next start.
     """
     with root.opened() as fd:
-        facts = _checked(fd, intent)
+        facts = journal_acts.checked(fd, intent)
+        along, left = _checked_sidecars(fd, intent, sidecars)
         with db.write() as connection:
-            journal_id = _open_intent(connection, root.camera_id, intent, facts, now)
+            first = journal_rows.open_intent(connection, root.camera_id, intent, facts, now)
+            others = [
+                journal_rows.open_intent(connection, root.camera_id, sidecar, its_facts, now)
+                for sidecar, its_facts in along
+            ]
         try:
-            _act(fd, intent, facts, journal_id)
+            _carry_out(db, fd, intent, facts, first, now)
+        except FilingError:
+            for journal_id in others:
+                _settle(db, fd, journal_rows.row_of(db, journal_id), now, "its picture stayed")
+            raise
+        for (sidecar, its_facts), journal_id in zip(along, others, strict=True):
+            try:
+                _carry_out(db, fd, sidecar, its_facts, journal_id, now)
+            except FilingError as exc:
+                left.append(_stays(sidecar, exc))
+    return Performed(journal_id=first, left=tuple(left))
+
+
+def _checked_sidecars(
+    fd: int, intent: Intent, sidecars: Sequence[Sidecar]
+) -> tuple[list[tuple[Intent, FileFacts]], list[str]]:
+    """The intents of the sidecar files that can follow, and which cannot, in words."""
+    along: list[tuple[Intent, FileFacts]] = []
+    left: list[str] = []
+    for sidecar in sidecars:
+        own = Intent(
+            frame_id=intent.frame_id,
+            operation=journal_rows.SIDECAR_OF[intent.operation],
+            source=sidecar.source,
+            target=sidecar.target,
+            sha256=sidecar.sha256 or b"",
+            run_id=intent.run_id,
+            undoes=sidecar.undoes,
+        )
+        try:
+            if sidecar.sha256 is None:
+                now_there = examine(fd, own.source)
+                own = replace(own, sha256=b"" if now_there is None else now_there.sha256)
+            along.append((own, journal_acts.checked(fd, own)))
         except (FilingError, OSError) as exc:
-            # What lies on disk decides: the act may have failed after its decisive step.
-            if _settle(db, fd, _row(db, journal_id), now, note=_reason(exc)) != "finished":
-                raise _refusal(exc, intent) from exc
-            return journal_id
-        row = _row(db, journal_id)
-        with db.write() as connection:
-            _drop_echo(connection, row)
-            _finish(connection, row, stat_facts(fd, _place(row), intent.sha256), now)
-    return journal_id
+            left.append(_stays(own, journal_acts.refusal(exc, own)))
+    return along, left
+
+
+def _stays(sidecar: Intent, error: FilingError) -> str:
+    name = sidecar.target if sidecar.operation == "remove_sidecar" else sidecar.source
+    return f"{printable_path(split(name)[1])} stays: {error.summary}"
+
+
+def _carry_out(
+    db: Database, fd: int, intent: Intent, facts: FileFacts, journal_id: int, now: float
+) -> None:
+    try:
+        journal_acts.act(fd, intent, facts, journal_id)
+    except (FilingError, OSError) as exc:
+        # What lies on disk decides: the act may have failed after its decisive step.
+        row = journal_rows.row_of(db, journal_id)
+        if _settle(db, fd, row, now, note=journal_acts.reason(exc)) != "finished":
+            raise journal_acts.refusal(exc, intent) from exc
+        return
+    row = journal_rows.row_of(db, journal_id)
+    found = stat_facts(fd, journal_acts.place(row), intent.sha256)
+    with db.write() as connection:
+        journal_rows.drop_echo(connection, row)
+        journal_rows.finish(connection, row, found, now)
 
 
 def recover(db: Database, roots: Mapping[int, GuardedRoot], now: float) -> Recovery:
@@ -105,9 +183,10 @@ def recover(db: Database, roots: Mapping[int, GuardedRoot], now: float) -> Recov
         pending = list(rows.mappings())
     counts = {"finished": 0, "dropped": 0, "lost": 0, "waiting": 0}
     for row in pending:
+        settle = settle_folder if row["operation"] == MOVE_FOLDER else _settle
         try:
             with roots[row["camera_id"]].opened() as fd:
-                counts[_settle(db, fd, row, now, note="settled after an interruption")] += 1
+                counts[settle(db, fd, row, now, note="settled after an interruption")] += 1
         except RootOfflineError:
             counts["waiting"] += 1
     with db.write() as connection:
@@ -115,235 +194,30 @@ def recover(db: Database, roots: Mapping[int, GuardedRoot], now: float) -> Recov
     return Recovery(**counts)
 
 
-def temporary_name(journal_id: int) -> bytes:
-    """The name of an unfinished copy, beside its target; hidden, so never ingested."""
-    return b".stillwatch-%d.part" % journal_id
-
-
-def _checked(fd: int, intent: Intent) -> FileFacts:
-    """The facts of the file that is to be moved, linked or copied; its hash must be the plan's."""
-    path = intent.target if intent.operation == "remove_link" else intent.source
-    try:
-        facts = examine(fd, path)
-        if facts is None:
-            raise ChangedFileError("The file is gone.", path=printable_path(path))
-        if facts.sha256 != intent.sha256:
-            raise ChangedFileError("The file has other bytes now.", path=printable_path(path))
-        if intent.operation != "remove_link" and exists(fd, intent.target):
-            raise TargetExistsError(
-                "There is another file of that name already; nothing was overwritten.",
-                path=printable_path(intent.target),
-            )
-    except OSError as exc:
-        raise _refusal(exc, intent) from exc
-    return facts
-
-
-def _act(fd: int, intent: Intent, facts: FileFacts, journal_id: int) -> None:
-    temporary = temporary_name(journal_id)
-    match intent.operation:
-        case "move" | "move_link":
-            file_moves.move(fd, intent.source, intent.target, facts, temporary)
-        case "hardlink":
-            file_moves.link(fd, intent.source, intent.target, facts)
-        case "copy":
-            file_moves.copy(fd, intent.source, intent.target, facts, temporary)
-        case "remove_link":
-            file_moves.remove_extra(fd, intent.target, intent.source, intent.sha256)
-
-
-def _place(row: RowMapping) -> bytes:
-    """Where the frame itself is once the operation is done."""
-    place: bytes = row["target"] if row["operation"] == "move" else row["source"]
-    return place
-
-
 def _settle(db: Database, fd: int, row: RowMapping, now: float, note: str) -> str:
     """Finish or drop an open intent by what lies on disk; returns the verdict of `Recovery`."""
+    picture = journal_rows.picture_state(db, row)
+    if picture == "intent":
+        return "waiting"  # it follows its picture
     try:
         file_moves.remove_temporary(fd, row["target"], temporary_name(row["id"]))
-        verdict, why = _verdict(fd, row)
-        facts = _quiet_examine(fd, _place(row))
+        if picture == "done":
+            journal_acts.complete(fd, row)
+        verdict, why = journal_acts.verdict(fd, row)
+        facts = journal_acts.quiet_examine(fd, journal_acts.place(row))
     except OSError:
         return "waiting"  # unreadable now: nothing is known, so nothing is concluded
     except FilingError as exc:
         verdict, why, facts = "dropped", exc.summary, None
     with db.write() as connection:
         if verdict == "finished":
-            _drop_echo(connection, row)
-        if verdict == "finished" and _occupied(connection, row):
+            journal_rows.drop_echo(connection, row)
+        if verdict == "finished" and journal_rows.occupied(connection, row):
             verdict, why = "dropped", "another frame is recorded at that place"
         if verdict == "finished":
-            _finish(connection, row, facts, now)
+            journal_rows.finish(connection, row, facts, now)
         else:
-            _drop(connection, row, f"{note}; {why}" if why else note, now, lost=verdict == "lost")
+            journal_rows.drop(
+                connection, row, f"{note}; {why}" if why else note, now, lost=verdict == "lost"
+            )
     return verdict
-
-
-def _verdict(fd: int, row: RowMapping) -> tuple[str, str]:
-    """(finished, dropped or lost, why) for an open intent; completes a half-done move."""
-    source, target = _quiet_examine(fd, row["source"]), _quiet_examine(fd, row["target"])
-    at_source = source is not None and source.sha256 == row["sha256"]
-    at_target = target is not None and target.sha256 == row["sha256"]
-    if row["operation"] == "remove_link":
-        gone = not exists(fd, row["target"])
-        return ("finished", "") if gone else ("dropped", "the link is still there")
-    if row["operation"] in ("hardlink", "copy"):
-        return _verdict_of_extra(row, target if at_target else None)
-    if at_source and at_target and source is not None and target is not None:
-        # Both names of one inode: link and unlink. Two devices: copy and unlink. Both are ours.
-        if source.same_inode(target) or source.device != target.device:
-            file_moves.remove_extra(fd, row["source"], row["target"], row["sha256"])
-            return "finished", ""
-        return "dropped", "two files have these bytes; both are kept"
-    if at_target:
-        return "finished", ""
-    if at_source:
-        return "dropped", ""
-    return "lost", "the file is at neither place with these bytes"
-
-
-def _verdict_of_extra(row: RowMapping, target: FileFacts | None) -> tuple[str, str]:
-    if target is None:
-        return "dropped", ""
-    linked = (target.device, target.inode) == (row["device"], row["inode"])
-    if row["operation"] == "hardlink" and not linked:
-        return "dropped", "the name is taken by another file; both are kept"
-    return "finished", ""
-
-
-def _quiet_examine(fd: int, path: bytes) -> FileFacts | None:
-    """As `examine`; what is no regular file counts as absent."""
-    try:
-        return examine(fd, path)
-    except FilingError:
-        return None
-
-
-def _open_intent(
-    connection: Connection, camera_id: int, intent: Intent, facts: FileFacts, now: float
-) -> int:
-    values = {
-        "camera_id": camera_id,
-        "run_id": intent.run_id,
-        "entry_id": intent.entry_id,
-        "frame_id": intent.frame_id,
-        "operation": intent.operation,
-        "source": intent.source,
-        "target": intent.target,
-        "sha256": intent.sha256,
-        "device": facts.device,
-        "inode": facts.inode,
-        "size": facts.size,
-        "mtime_ns": facts.mtime_ns,
-        "mode": facts.mode,
-        "state": "intent",
-        "at": now,
-        "undoes": intent.undoes,
-        "note": intent.note,
-    }
-    if _occupied(connection, values):
-        raise TargetExistsError(
-            "Another frame is recorded at that place.", path=printable_path(intent.target)
-        )
-    return connection.execute(
-        insert(JournalEntry).values(values).returning(JournalEntry.id)
-    ).scalar_one()
-
-
-def _occupied(connection: Connection, row: Mapping[str, object] | RowMapping) -> bool:
-    """Whether another frame's row has the place where a move would put this one."""
-    if row["operation"] != "move":
-        return False
-    other = select(Frame.id).where(
-        Frame.camera_id == row["camera_id"],
-        Frame.path == row["target"],
-        Frame.presence == "here",
-        Frame.id != row["frame_id"],
-    )
-    return connection.scalar(other) is not None
-
-
-def _drop_echo(connection: Connection, row: RowMapping) -> None:
-    """Remove the unread row that a scan made when it met our own move halfway."""
-    if row["operation"] == "move":
-        connection.execute(
-            delete(Frame).where(
-                Frame.camera_id == row["camera_id"],
-                Frame.path == row["target"],
-                Frame.presence == "here",
-                Frame.stage == "pending",
-                Frame.sha256.is_(None),
-                Frame.id != row["frame_id"],
-            )
-        )
-
-
-def _finish(connection: Connection, row: RowMapping, facts: FileFacts | None, now: float) -> None:
-    """Mark done; the frame gets its place and the new ctime, so a scan sees nothing changed."""
-    connection.execute(
-        update(JournalEntry).where(JournalEntry.id == row["id"]).values(state="done", done_at=now)
-    )
-    values: dict[str, object] = {}
-    if row["operation"] == "move":
-        values["path"] = row["target"]
-    if facts is not None and facts.sha256 == row["sha256"]:
-        values |= {
-            "device": facts.device,
-            "inode": facts.inode,
-            "size": facts.size,
-            "mtime_ns": facts.mtime_ns,
-            "ctime_ns": facts.ctime_ns,
-        }
-    if values and row["operation"] != "move_link":
-        frame = update(Frame).where(Frame.id == row["frame_id"])
-        connection.execute(frame.values(values))
-        if facts is not None:  # a scan may have missed the file at its old place meanwhile
-            revived = frame.where(Frame.presence == "missing")
-            connection.execute(revived.values(presence="here", reason=None))
-    if row["entry_id"] is not None:
-        state = "applied" if row["undoes"] is None else "undone"
-        mark_entry(connection, row["entry_id"], state, row["note"])
-
-
-def _drop(connection: Connection, row: RowMapping, note: str, now: float, *, lost: bool) -> None:
-    connection.execute(
-        update(JournalEntry)
-        .where(JournalEntry.id == row["id"])
-        .values(state="dropped", done_at=now, note=note)
-    )
-    if lost:
-        connection.execute(
-            insert(Event).values(
-                at=now,
-                kind="filing_lost_sight",
-                camera_id=row["camera_id"],
-                frame_id=row["frame_id"],
-                run_id=row["run_id"],
-                data={
-                    "source": printable_path(row["source"]),
-                    "target": printable_path(row["target"]),
-                    "note": note,
-                },
-            )
-        )
-
-
-def _row(db: Database, journal_id: int) -> RowMapping:
-    table = JournalEntry.__table__
-    with db.read() as connection:
-        return connection.execute(select(table).where(table.c.id == journal_id)).mappings().one()
-
-
-def _reason(error: FilingError | OSError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return error.summary
-
-
-def _refusal(error: FilingError | OSError, intent: Intent) -> FilingError:
-    if isinstance(error, FilingError):
-        return error
-    return FilingError(
-        f"The file operation was refused: {_reason(error)}.", path=printable_path(intent.source)
-    )

@@ -22,13 +22,12 @@ _FRAME_SQL: Final = (
 
 def frame_object(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the frame query as the contract's `frames` object, keys in its order."""
-    sha256 = row["sha256"]
     return {
         "id": format_id(FRAME, row["id"]),
         "camera": row["camera_name"],
         **path_fields(row["path"]),
         **path_fields(row["original_path"], "original_path"),
-        "sha256": None if sha256 is None else bytes(sha256).hex(),
+        "sha256": _hex(row["sha256"]),
         "captured_at": row["captured_at"],
         "time_source": row["time_source"],
         "arrived_at": iso_time(row["arrived_at"]),
@@ -43,6 +42,10 @@ def frame_object(row: Mapping[str, Any]) -> dict[str, Any]:
         "change_score": row["change_score"],
         "reason": row["reason"],
     }
+
+
+def _hex(digest: bytes | None) -> str | None:
+    return None if digest is None else bytes(digest).hex()
 
 
 def frame_row(reader: Reader, number: int) -> Any:
@@ -188,11 +191,14 @@ def run_entries(reader: Reader, run: int) -> list[dict[str, Any]]:
     """The plan entries of a run, in order: what is to happen or happened to which frame.
 
     Keys: `frame`, `keeper`, `path`, `target`, `distance`, `change_score`, `reason`, `bytes`,
-    `state` (planned, applied, skipped, undone), `outcome`.
+    `state` (planned, applied, skipped, undone), `outcome`, `sha256`, `keeper_sha256`: what the
+    plan was made for. A keeper with other bytes would be another frame, so its row tells.
     """
     sql = (
-        "SELECT entry.*, frame.path AS path, COALESCE(entry.size, frame.size) AS bytes"
+        "SELECT entry.*, frame.path AS path, COALESCE(entry.size, frame.size) AS bytes,"
+        " COALESCE(entry.sha256, frame.sha256) AS content, keeper.sha256 AS keeper_content"
         " FROM plan_entries AS entry JOIN frames AS frame ON frame.id = entry.frame_id"
+        " LEFT JOIN frames AS keeper ON keeper.id = entry.keeper_id"
         " WHERE entry.run_id = ? ORDER BY entry.id"
     )
     return [
@@ -207,6 +213,8 @@ def run_entries(reader: Reader, run: int) -> list[dict[str, Any]]:
             "bytes": row["bytes"],
             "state": row["state"],
             "outcome": row["outcome"],
+            "sha256": _hex(row["content"]),
+            "keeper_sha256": _hex(row["keeper_content"]),
         }
         for row in reader.rows(sql, (run,))
     ]
@@ -215,17 +223,22 @@ def run_entries(reader: Reader, run: int) -> list[dict[str, Any]]:
 def dedup_plan(reader: Reader, run: int | None) -> dict[str, Any]:
     """The contract's `dedup plan` object; without a run an empty plan."""
     groups: dict[str, list[dict[str, Any]]] = {}
+    hashes: dict[str, str | None] = {}
     size = 0
     for entry in [] if run is None else run_entries(reader, run):
         if entry["keeper"] is None:
             continue
-        shown = ("frame", "path", "path_b64", "distance", "change_score", "reason")
+        shown = ("frame", "path", "path_b64", "distance", "change_score", "reason", "sha256")
         member = {key: entry[key] for key in shown if key in entry}
         groups.setdefault(entry["keeper"], []).append(member)
+        hashes[entry["keeper"]] = entry["keeper_sha256"]
         size += entry["bytes"] or 0
     return {
         "run": format_id(RUN, run),
-        "groups": [{"keeper": keeper, "members": members} for keeper, members in groups.items()],
+        "groups": [
+            {"keeper": keeper, "keeper_sha256": hashes[keeper], "members": members}
+            for keeper, members in groups.items()
+        ],
         "frames_redundant": sum(len(members) for members in groups.values()),
         "bytes_redundant": size,
     }

@@ -12,6 +12,7 @@ from typing import Any, Final
 from storage.names import RUN, format_id, path_fields
 from storage.reading import Reader, iso_time
 from storage.states import GONE, STATES
+from storage.verdicts import evaluation_key
 
 LATENCY_FRAMES: Final = 1000
 """Frames over which the latency percentiles are taken (contract, section 7)."""
@@ -21,15 +22,18 @@ WATCHED_FRAMES: Final = 1000
 
 _WATCHED: Final = frozenset({"learning", "watching", "polling"})
 _TROUBLE: Final = frozenset({"degraded", "offline"})
+_ARCHIVE: Final = (
+    'looks like an archive (many sizes, no view shared); if it is one, set kind = "archive" for it'
+)
 
 
 def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     """Every camera with its condition and frame counts, for people.
 
-    Keys: those of the contract's `cameras`, and `reason`, `filing` (why it is off), `ignored`,
-    `total`, `pending`, `novel`, `duplicates`, `rejected`. With no daemon nobody watches, so
-    `learning`, `watching` and `polling` become `inactive`; what the last daemon found wrong
-    stays to be seen.
+    Keys: those of the contract's `cameras`, and `reason`, `filing` (why it is off), `suggestion`
+    (what the owner may want to set), `ignored`, `total`, `pending`, `novel`, `duplicates`,
+    `rejected`. With no daemon nobody watches, so `learning`, `watching` and `polling` become
+    `inactive`; what the last daemon found wrong stays to be seen.
     """
     counts: dict[int, dict[str, int]] = {}
     for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):
@@ -47,8 +51,10 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
                 "last_arrival_at": iso_time(row["last_arrival_at"]),
                 "kind": row["kind"],
                 "novelty": rates.get(row["id"]),
+                "dedup_test": _dedup_test(reader, row["id"]),
                 "reason": row["state_reason"],
                 "filing": None if row["writable"] else "cannot be written: nothing is filed there",
+                "suggestion": _suggestion(reader, row),
                 "ignored": row["ignored"],
                 "total": sum(states.values()),
                 "pending": states.get("pending", 0),
@@ -60,6 +66,12 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     return cameras
 
 
+def _suggestion(reader: Reader, camera: Any) -> str | None:
+    """What the owner may want to set; nothing where they set the kind themselves."""
+    resembles = reader.meta(f"resembles_archive:{camera['id']}")
+    return _ARCHIVE if resembles and camera["kind_source"] != "owner" else None
+
+
 def status(reader: Reader, *, running: bool) -> dict[str, Any]:
     """The `status` object of the contract.
 
@@ -69,7 +81,16 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
     """
     cameras = camera_summaries(reader, running=running)
     frames, sizes = _count_frames(reader)
-    shown = ("name", "root", "root_b64", "state", "last_arrival_at", "kind", "novelty")
+    shown = (
+        "name",
+        "root",
+        "root_b64",
+        "state",
+        "last_arrival_at",
+        "kind",
+        "novelty",
+        "dedup_test",
+    )
     return {
         "state": _overall_state(reader, cameras) if running else "stopped",
         "cameras": [{key: camera[key] for key in shown if key in camera} for camera in cameras],
@@ -82,6 +103,29 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
         "bytes": sizes,
         "latency_ms": _latency(reader),
         "job": job_under_way(reader, time.time()) if running else None,
+        "last_prune": _last_prune(reader),
+    }
+
+
+def _dedup_test(reader: Reader, camera_id: int) -> dict[str, Any] | None:
+    """What the last `dedup evaluate` found on a camera; None where there was none.
+
+    Keys: `at`; `quiet_found` (the owner's choice at the time or null), `limit`, `predicted` (share
+    of the quiet that this limit finds, or null); `quiet_pairs`, `quiet_pairs_found`, `things`,
+    `things_lost` (pairs that were made).
+    """
+    told = reader.meta(evaluation_key(camera_id))
+    if not isinstance(told, dict):
+        return None
+    quiet = [one for one in told["pairs"] if one["kind"] == "quiet"]
+    things = [one for one in told["pairs"] if one["kind"] != "quiet"]
+    return {
+        "at": iso_time(told["at"]),
+        **{key: told[key] for key in ("quiet_found", "limit", "predicted")},
+        "quiet_pairs": sum(one["pairs"] for one in quiet),
+        "quiet_pairs_found": sum(one["merged"] for one in quiet),
+        "things": sum(one["pairs"] for one in things),
+        "things_lost": sum(one["merged"] for one in things),
     }
 
 
@@ -179,6 +223,23 @@ def _last_run(reader: Reader, kind: str) -> dict[str, Any] | None:
         "at": iso_time(row["finished_at"]),
         "seconds": row["seconds"],
         "run": format_id(RUN, row["id"]),
+    }
+
+
+def _last_prune(reader: Reader) -> dict[str, Any] | None:
+    """The last time that prune worked; None where it never did.
+
+    Keys: `at`, `trashed`, `deleted`, `skipped` (frames), `bytes_freed`, `missing_bytes` (what the
+    owner's goal lacks; null without one), `note` (what held it back).
+    """
+    told = reader.meta("last_prune")
+    if not isinstance(told, dict):
+        return None
+    numbers = ("trashed", "deleted", "skipped", "bytes_freed", "missing_bytes")
+    return {
+        "at": iso_time(told["at"]),
+        **{key: told[key] for key in numbers},
+        "note": " ".join(told["notes"]) or None,
     }
 
 

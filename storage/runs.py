@@ -11,7 +11,9 @@ from storage.errors import NotFoundError
 from storage.models import PlanEntry, Run
 from storage.names import RUN, format_id
 
-RunKind = Literal["recluster", "dedup", "filing", "decision", "pool", "encoder"]
+RunKind = Literal[
+    "recluster", "dedup", "filing", "decision", "pool", "encoder", "folders", "trash", "prune"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +56,13 @@ def create_run(
     """Store a plan as a run in state `planned` and return its id.
 
     A dedup plan that equals the newest one keeps that run's id and state, whatever became of it;
-    of a filing plan only one that is still `planned` is used again.
+    of a plan to file only one that is still `planned` is used again.
     """
     digest = digest_of_entries(entries)
     newest = newest_run(connection, kind)
     if newest is not None and newest["digest"] == digest:
-        same = (kind == "dedup") or (kind == "filing" and newest["state"] == "planned")
+        unused = kind in ("filing", "folders") and newest["state"] == "planned"
+        same = kind == "dedup" or unused
         if same:
             return int(newest["id"])
     query = (
@@ -156,7 +159,9 @@ def finish_run(connection: Connection, run_id: int, now: float) -> str:
 def refresh_unfinished(connection: Connection) -> None:
     """Derive the state of runs whose work on files was interrupted."""
     query = select(Run.id).where(
-        Run.kind.in_(("dedup", "filing")), Run.started_at.is_not(None), Run.finished_at.is_(None)
+        Run.kind.in_(("dedup", "filing", "folders", "trash", "prune")),
+        Run.started_at.is_not(None),
+        Run.finished_at.is_(None),
     )
     for run_id in connection.scalars(query).all():
         refresh_state(connection, run_id)

@@ -7,23 +7,21 @@ constants: measured on fixed cameras, docs/concepts.md.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from daemon.dedup.alignment import displaced_share, find_shift, hanning
+from daemon.dedup.alignment import Texture, displaced_share, find_shift, move
 from daemon.dedup.light import fit_light
+from daemon.dedup.residual import STRIDE, TILE, TileResidual
 from daemon.messages import ByteArray, ChangeResult, FloatArray, JudgedFrame
 
-TILE: Final = 8
-"""Side of a tile in pixels of the grey picture."""
-STRIDE: Final = 4
-"""Distance of neighbouring tiles in pixels; half a tile, so that no object lies between tiles."""
-SENSOR_NOISE: Final = 2.0
-"""Grey levels of noise that every camera is granted."""
-EDGE_SHARE: Final = 0.5
-"""Share of the squared gradient granted on top: edges are allowed to wobble."""
+LEAST_CELL: Final = 0.5
+"""A cell counts as at least this much of its noise: however quiet the network is at a place, it
+cannot talk away what the pixels show there."""
 _BLUR = 0.8
 _HIGH_PASS = 4.0
 _MIN_SIDE = 16
@@ -35,18 +33,17 @@ class Prepared:
     """What the change test computes once a frame, whatever it is compared with.
 
     `size`: width and height of the original picture. `grey`: uint8, sides padded to multiples
-    of 4. `smooth`, `detail`, `windowed`, `slope`: float32 of the same shape: blurred grey, its
-    high-passed part, that faded to the sides, its squared gradient (grey levels per pixel,
-    squared). `tiles`: float32 (rows, columns, channels), cells of unit length or all zero; None
-    without a mid-layer.
+    of 4. `smooth`, `slope`: float32 of the same shape: blurred grey, and the largest squared
+    gradient within a pixel (grey levels per pixel, squared). `texture`: for the alignment.
+    `tiles`: float32 (rows, columns, channels), cells of unit length or all zero; None without a
+    mid-layer.
     """
 
     size: tuple[int, int]
     grey: ByteArray
     smooth: FloatArray
-    detail: FloatArray
-    windowed: FloatArray
     slope: FloatArray
+    texture: Texture
     tiles: FloatArray | None
 
 
@@ -54,20 +51,36 @@ class Prepared:
 class ResidualMaps:
     """What is left between two frames, not yet divided by noise.
 
-    `pixel`: float32 (rows, columns), per 8 px tile, in units of the granted noise. `tile`: float32
-    cosine distance per mid-layer cell, or None. `comparable` False: `reason` says why, and `pixel`
-    may be empty. `shift`: pixels of the grey picture (x, y) of the frame against the keeper.
-    `size`: (width, height) of the padded grey picture. `displaced`: share of the textured blocks
-    whose texture is not where it was, None where hardly anything has texture.
+    `residual`: of the pixels, a map as `pixel` gives it or what it is computed from. `tile`:
+    float32 cosine distance per mid-layer cell, or None. `comparable` False: `reason` says why, and
+    `pixel` may be empty. `shift`: pixels of the grey picture (x, y) of the frame against the
+    keeper. `size`: (width, height) of the padded grey picture. `displaced`: share of the textured
+    blocks whose texture is not where it was, None where hardly anything has texture.
     """
 
-    pixel: FloatArray
+    residual: FloatArray | TileResidual
     tile: FloatArray | None
     comparable: bool
     reason: str
     shift: tuple[float, float]
     size: tuple[int, int]
     displaced: float | None
+
+    @property
+    def pixel(self) -> FloatArray:
+        """float32 (rows, columns), per 8 px tile, in units of the granted noise.
+
+        Computed when first asked for: a verdict alone needs only the strongest tile.
+        """
+        residual = self.residual
+        return residual.complete if isinstance(residual, TileResidual) else residual
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of `pixel`; zero where there is none."""
+        if not isinstance(self.residual, TileResidual):
+            return self.residual.shape[0], self.residual.shape[1]
+        return self.size[1] // STRIDE - 1, self.size[0] // STRIDE - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +103,14 @@ def prepare(frame: JudgedFrame) -> Prepared:
     # Scharr sums 32 weights a side; the kernel's own scale makes it grey levels per pixel
     across = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32)
     down = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=1 / 32)
-    slope = np.asarray(across * across + down * down, dtype=np.float32)
+    # the neighbourhood lets an edge move by a pixel
+    slope = cv2.dilate(across * across + down * down, np.ones((3, 3), dtype=np.uint8))
     return Prepared(
         size=(frame.width, frame.height),
         grey=grey,
         smooth=smooth,
-        detail=detail,
-        # here and not by phaseCorrelate: that multiplies the caller's own array by the window
-        windowed=detail * hanning(grey.shape[1], grey.shape[0]),
-        slope=slope,
+        slope=np.asarray(slope, dtype=np.float32),
+        texture=Texture.of(detail),
         tiles=None if frame.tiles is None else _unit_cells(frame.tiles.astype(np.float32)),
     )
 
@@ -121,78 +133,88 @@ def residual_maps(frame: Prepared, keeper: Prepared) -> ResidualMaps:
         rows, columns = frame.grey.shape[0] // STRIDE - 1, frame.grey.shape[1] // STRIDE - 1
         still = np.zeros((rows, columns), dtype=np.float32)
         return ResidualMaps(still, tile, True, "", (0.0, 0.0), _grid_size(frame), 0.0)
-    shift, found = find_shift(frame.windowed, keeper.windowed)
-    displaced = displaced_share(frame.detail, keeper.detail)
+    shift, found = find_shift(frame.texture, keeper.texture)
+    displaced = displaced_share(frame.texture, keeper.texture)
     if not found and displaced is not None and displaced > _LOST:
         return _refusal(frame, "the view does not align", displaced)
-    moved = _moved(keeper.smooth, shift)
-    predicted = fit_light(frame.smooth, moved)
+    predicted = fit_light(frame.smooth, move(keeper.smooth, shift))
     if predicted is None:
         return _refusal(frame, "the light is too different", None)
-    pixel = _tile_residual(frame.smooth, predicted, frame.slope, _moved(keeper.slope, shift))
-    return ResidualMaps(pixel, tile, True, "", shift, _grid_size(frame), displaced)
+    # An edge may wobble only where both pictures have one: a new object's own outline grants it
+    # nothing. Whole pixels are enough for that.
+    edges = move(keeper.slope, (round(shift[0]), round(shift[1])))
+    residual = TileResidual(frame.smooth, predicted, np.minimum(frame.slope, edges))
+    return ResidualMaps(residual, tile, True, "", shift, _grid_size(frame), displaced)
 
 
 def judge_maps(maps: ResidualMaps, noise: NoiseLimits | None) -> ChangeResult:
-    """Divide residuals by the camera's noise and sum them up in one score.
+    """Divide residuals by the camera's noise and find the place that changed most.
+
+    Where both maps exist, a place counts by the geometric mean of its tile and of the cells around
+    it: noise of the pixels in one corner and of the network in another is no change, an object is
+    seen by both at one place. Measured against the mean of the two maxima: docs/adr/0011.
 
     Args:
         maps: Of one pair.
         noise: Of the camera; None while it is not known.
 
     Returns:
-        Score 1 = at the noise level. With both maps the geometric mean of the two maxima, else the
-        pixel maximum alone. Not comparable with a score of infinity where nothing can be said.
+        Score 1 = at the noise level; `tile` the strongest place, `pixel_score` and `tile_score`
+        the two ratios there. Not comparable with a score of infinity where nothing can be said.
     """
     if not maps.comparable:
         return _not_comparable(maps, maps.reason)
-    if noise is None or noise.pixel.shape != maps.pixel.shape:
+    if noise is None or noise.pixel.shape != maps.grid:
         return _not_comparable(maps, "noise model still learning")
-    ratio = maps.pixel / noise.pixel
-    pixel_score = float(ratio.max())
-    box = _pixel_box(ratio, maps.size)
-    if maps.tile is None or noise.tile is None or noise.tile.shape != maps.tile.shape:
-        return _result(pixel_score, pixel_score, None, box, maps)
-    cells = maps.tile / noise.tile
-    tile_score = float(cells.max())
-    score = float(np.sqrt(pixel_score * tile_score))
-    if tile_score > pixel_score:
-        box = _cell_box(cells)
-    return _result(score, pixel_score, tile_score, box, maps)
-
-
-def _moved(picture: FloatArray, shift: tuple[float, float]) -> FloatArray:
-    matrix = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
-    size = (picture.shape[1], picture.shape[0])
-    # cubic keeps edges that linear interpolation would blur into a residual
-    moved = cv2.warpAffine(
-        picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    cells = _cells_on_tiles(maps, noise)
+    scale = np.reciprocal(noise.pixel) if cells is None else cells / noise.pixel
+    row, column, residual = _strongest(maps, scale)
+    pixel_score = residual / float(noise.pixel[row, column])
+    tile_score = None if cells is None else float(cells[row, column])
+    score = pixel_score if tile_score is None else float(np.sqrt(pixel_score * tile_score))
+    return ChangeResult(
+        score=score,
+        pixel_score=pixel_score,
+        tile_score=tile_score,
+        comparable=True,
+        reason="",
+        tile=_box(row, column, maps.size),
+        shift=maps.shift,
     )
-    return np.asarray(moved, dtype=np.float32)
 
 
-def _tile_residual(
-    frame: FloatArray, predicted: FloatArray, slope: FloatArray, own_slope: FloatArray
-) -> FloatArray:
-    """Root mean square residual of every tile, least over nine one-pixel shifts."""
-    # An edge may wobble only where both pictures have one: a new object's own outline grants it
-    # nothing. The neighbourhood lets an edge move by a pixel.
-    kernel = np.ones((3, 3), dtype=np.uint8)
-    both = np.minimum(cv2.dilate(slope, kernel), cv2.dilate(own_slope, kernel))
-    weight = np.reciprocal(SENSOR_NOISE**2 + EDGE_SHARE * np.maximum(both, 0.0))
-    border = cv2.copyMakeBorder(predicted, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    height, width = frame.shape
-    blocks = (width // STRIDE, height // STRIDE)
-    least = np.full((blocks[1] - 1, blocks[0] - 1), np.inf, dtype=np.float32)
-    for y in range(3):
-        for x in range(3):
-            energy = frame - border[y : y + height, x : x + width]
-            np.multiply(energy, energy, out=energy)
-            np.multiply(energy, weight, out=energy)
-            block = cv2.resize(energy, blocks, interpolation=cv2.INTER_AREA)
-            tile = block[:-1, :-1] + block[1:, :-1] + block[:-1, 1:] + block[1:, 1:]
-            np.minimum(least, tile, out=least)
-    return np.asarray(np.sqrt(least / 4.0), dtype=np.float32)
+def score_map(maps: ResidualMaps, noise: NoiseLimits) -> FloatArray:
+    """The score of every place, float32 (rows, columns); its maximum is the score of the pair.
+
+    Args:
+        maps: Of a comparable pair.
+        noise: Of the same camera and picture size.
+    """
+    ratio = maps.pixel / noise.pixel
+    cells = _cells_on_tiles(maps, noise)
+    return ratio if cells is None else np.asarray(np.sqrt(ratio * cells), dtype=np.float32)
+
+
+def _cells_on_tiles(maps: ResidualMaps, noise: NoiseLimits) -> FloatArray | None:
+    """Each tile's strongest cell of the 3 x 3 around it, in units of noise; None without maps."""
+    if maps.tile is None or noise.tile is None or noise.tile.shape != maps.tile.shape:
+        return None
+    cells = cv2.dilate(maps.tile / noise.tile, np.ones((3, 3), dtype=np.uint8))
+    rows, columns = (_cell_of(*pair) for pair in zip(maps.grid, cells.shape, strict=True))
+    return np.asarray(np.maximum(cells[np.ix_(rows, columns)], LEAST_CELL), dtype=np.float32)
+
+
+@lru_cache(maxsize=16)
+def _cell_of(tiles: int, cells: int) -> NDArray[np.intp]:
+    """The cell under the centre of each tile along one side."""
+    return np.arange(1, tiles + 1) * cells // (tiles + 1)
+
+
+def _strongest(maps: ResidualMaps, scale: FloatArray) -> tuple[int, int, float]:
+    if isinstance(maps.residual, TileResidual):
+        return maps.residual.strongest(scale)
+    row, column = divmod(int((maps.residual * scale).argmax()), scale.shape[1])
+    return row, column, float(maps.residual[row, column])
 
 
 def _unit_cells(tiles: FloatArray) -> FloatArray:
@@ -205,7 +227,7 @@ def _tile_distance(frame: FloatArray | None, keeper: FloatArray | None) -> Float
     """Cosine distance per cell; two empty cells are equal, one empty cell is as far as can be."""
     if frame is None or keeper is None or frame.shape != keeper.shape:
         return None
-    distance = 1.0 - np.einsum("rck,rck->rc", frame, keeper)
+    distance = 1.0 - np.vecdot(frame, keeper)
     distance[~frame.any(axis=-1) & ~keeper.any(axis=-1)] = 0.0
     return np.asarray(np.maximum(distance, 0.0), dtype=np.float32)
 
@@ -230,36 +252,6 @@ def _not_comparable(maps: ResidualMaps, reason: str) -> ChangeResult:
     )
 
 
-def _result(
-    score: float,
-    pixel_score: float,
-    tile_score: float | None,
-    box: tuple[float, float, float, float],
-    maps: ResidualMaps,
-) -> ChangeResult:
-    return ChangeResult(
-        score=score,
-        pixel_score=pixel_score,
-        tile_score=tile_score,
-        comparable=True,
-        reason="",
-        tile=box,
-        shift=maps.shift,
-    )
-
-
-def _pixel_box(ratio: FloatArray, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    row, column = np.unravel_index(int(ratio.argmax()), ratio.shape)
+def _box(row: int, column: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
     width, height = size
-    return (
-        float(column) * STRIDE / width,
-        float(row) * STRIDE / height,
-        TILE / width,
-        TILE / height,
-    )
-
-
-def _cell_box(cells: FloatArray) -> tuple[float, float, float, float]:
-    row, column = np.unravel_index(int(cells.argmax()), cells.shape)
-    rows, columns = cells.shape
-    return float(column) / columns, float(row) / rows, 1 / columns, 1 / rows
+    return column * STRIDE / width, row * STRIDE / height, TILE / width, TILE / height

@@ -7,23 +7,27 @@ costs disk, not evidence.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
 from daemon.dedup.alignment import ALIGNED
-from daemon.dedup.change import (
-    NoiseLimits,
-    Prepared,
-    ResidualMaps,
-    judge_maps,
-    prepare,
-    residual_maps,
-)
+from daemon.dedup.change import Prepared, prepare, residual_maps
+from daemon.dedup.comparing import Comparison, JudgeSettings, compare
 from daemon.dedup.judge_state import JudgeState, Keeper, Phase
 from daemon.dedup.noise import WARM_UP, NoiseModel
 from daemon.dedup.reasons import changed, distance_between, duration, unchanged
-from daemon.messages import CameraVerdicts, ChangeResult, CheckpointState, JudgedFrame, Verdict
+from daemon.dedup.regime import (
+    STUCK,
+    TURNED,
+    another_view,
+    follow_view,
+    learn_anew,
+    limits_under,
+    mean_light,
+)
+from daemon.messages import CameraVerdicts, CheckpointState, JudgedFrame, Verdict
+
+__all__ = ["Judge", "JudgeSettings", "judge_camera"]
 
 _CHECKPOINT_SECONDS = 3600.0
 _CHECKPOINT_FRAMES = 200
@@ -31,27 +35,9 @@ _MOVING_FROM = 0.75
 _MOVING_UNTIL = 0.4
 """A camera counts as moving while three of four recent frames show another view than the keeper
 before them, until fewer than 40 % do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSettings:
-    """What the owner may set of the judge; the defaults are those of `[dedup]`."""
-
-    max_change: float = 2.3
-    max_change_pixels: float = 2.5
-    keepers_compared: int = 6
-    max_gap_seconds: float = 3600.0
-
-    def threshold(self, result: ChangeResult) -> float:
-        """The limit for a score, by whether the encoder's tile map took part in it."""
-        return self.max_change_pixels if result.tile_score is None else self.max_change
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    keeper: Keeper
-    maps: ResidualMaps
-    result: ChangeResult
+_VIEW_CHANGED = "the camera shows another view than before"
+_TURNED = "the camera was turned: its noise is learnt anew"
+_TURNED_WHILE_LEARNING = "the camera was turned before the noise model was ready"
 
 
 class Judge:
@@ -120,10 +106,11 @@ class Judge:
         reason = "noise model still learning"
         return [_kept(frame, reason) for frame in self._state.waiting]
 
-    def _flush(self, reason: str) -> list[Verdict]:
-        verdicts = [_kept(frame, reason) for frame in self._state.waiting]
-        self._state.waiting.clear()
-        return verdicts
+    def _flush(self, reason: str, count: int = WARM_UP) -> list[Verdict]:
+        """Keep the first `count` waiting frames for good."""
+        waiting = self._state.waiting
+        self._state.waiting = waiting[count:]
+        return [_kept(frame, reason) for frame in waiting[:count]]
 
     def _end_warm_up(self) -> list[Verdict]:
         """Build the noise model from the waiting frames, then judge them by it."""
@@ -135,9 +122,13 @@ class Judge:
         state.noise = NoiseModel.from_pairs(pairs)
         if state.displaced > _MOVING_FROM:
             return self._start_moving()
+        turned = [place for place, pair in enumerate(pairs, start=1) if another_view(pair)]
+        if turned and another_view(residual_maps(frames[-1][1], frames[0][1])):
+            return self._flush(_TURNED_WHILE_LEARNING, turned[-1])
         if state.noise is None:
             return self._flush("too few frames could be compared to learn the noise")
         state.phase = Phase.JUDGING
+        state.light = mean_light(state.waiting)
         state.cadence.seed([frame.seconds for frame in state.waiting])
         state.waiting.clear()
         return [self._judge(frame, prepared) for frame, prepared in frames]
@@ -156,39 +147,61 @@ class Judge:
         state.cadence.add(frame.seconds)
         if state.phase is Phase.MOVING:
             return self._judge_moving(frame, prepared)
-        compared, chosen = self._compare(frame, prepared)
-        if compared:  # with the keeper matched last
-            state.watch(compared[0].maps.displaced)
+        compared = self._compare(frame, prepared)
+        if compared:
+            # where one keeper still fits, the camera stands and something passes by
+            shares = [one.maps.displaced for one in compared if one.maps.displaced is not None]
+            state.watch(min(shares, default=None))
         if gap is not None:
             return self._keep(frame, prepared, f"first after a gap of {duration(gap)}")
-        if chosen is not None:
-            return self._remove(frame, chosen)
+        if compared and self._settings.finds_quiet(compared[-1].result) and not state.turned:
+            return self._remove(frame, compared[-1])
         best = min(compared, key=lambda one: one.result.score, default=None)
         reason = self._reason_kept(frame, best)
-        if best is not None and state.noise is not None:
+        if best is not None and state.noise is not None and not state.turned:
             threshold = self._settings.threshold(best.result)
             state.noise.learn(best.maps, threshold, quiet=False)
         verdict = self._keep(frame, prepared, reason, best)
-        if state.displaced > _MOVING_FROM:
-            self._start_moving()
+        self._doubt()
         return verdict
 
-    def _compare(
-        self, frame: JudgedFrame, prepared: Prepared
-    ) -> tuple[list[_Comparison], _Comparison | None]:
-        """Compare with the live keepers, most recently matched first, up to the first match."""
+    def _doubt(self) -> None:
+        """After a kept frame: does the camera move, was it turned, does its noise still hold?"""
         state = self._state
-        limits: NoiseLimits | None = None if state.noise is None else state.noise.limits()
+        if state.displaced > _MOVING_FROM:
+            self._start_moving()
+        elif self._turned_for_good():
+            state.start_learning()
+        elif state.kept_in_a_row >= STUCK:
+            state.kept_in_a_row = 0
+            model = learn_anew(state.kept, self._settings.finds_quiet)
+            if model is not None:
+                state.noise, state.light = model, mean_light(state.kept)
+
+    def _turned_for_good(self) -> bool:
+        """Asked while a keeper from before is still held, however few are."""
+        enough = min(TURNED, max(1, self._settings.keepers_compared - 1))
+        return len(self._state.turned) >= enough
+
+    def _compare(self, frame: JudgedFrame, prepared: Prepared) -> list[Comparison]:
+        """Compare with the keepers that serve; note the view that the frame shows.
+
+        After a frame of another view the keepers from before come first: whether the camera was
+        turned for good is known by none of them fitting.
+        """
+        state = self._state
+        limits = None
+        if state.noise is not None:
+            limits = limits_under(state.light, state.noise, frame)
         gate = state.cadence.gate(self._settings.max_gap_seconds)
         state.keepers = [keeper for keeper in state.keepers if keeper.serves(frame, gate)]
-        compared: list[_Comparison] = []
-        for keeper in state.keepers:
-            maps = residual_maps(prepared, keeper.prepared)
-            result = judge_maps(maps, limits)
-            compared.append(_Comparison(keeper, maps, result))
-            if result.comparable and result.score <= self._settings.threshold(result):
-                return compared, compared[-1]
-        return compared, None
+        compared = compare(prepared, state.keepers, limits, self._settings, last=state.turned)
+        before, since = (
+            [one.maps for one in compared if (one.keeper.frame_id in state.turned) is new]
+            for new in (False, True)
+        )
+        state.turned = follow_view(state.turned, frame.frame_id, before, since)
+        return compared
 
     def _judge_moving(self, frame: JudgedFrame, prepared: Prepared) -> Verdict:
         """Keep the frame; go back to learning once the view has stood still for a while."""
@@ -201,13 +214,14 @@ class Judge:
             state.start_learning()
         return verdict
 
-    def _remove(self, frame: JudgedFrame, chosen: _Comparison) -> Verdict:
+    def _remove(self, frame: JudgedFrame, chosen: Comparison) -> Verdict:
         state, keeper = self._state, chosen.keeper
         threshold = self._settings.threshold(chosen.result)
         if state.noise is not None:
             state.noise.learn(chosen.maps, threshold, quiet=True)
         state.keepers.remove(keeper)
         state.keepers.insert(0, keeper.matched_at(frame))
+        state.note_removed(frame)
         return Verdict(
             frame_id=frame.frame_id,
             keeper_id=keeper.frame_id,
@@ -222,11 +236,11 @@ class Judge:
         frame: JudgedFrame,
         prepared: Prepared,
         reason: str,
-        best: _Comparison | None = None,
+        best: Comparison | None = None,
     ) -> Verdict:
         state = self._state
-        state.keepers.insert(0, Keeper.of(frame, prepared))
-        del state.keepers[self._settings.keepers_compared :]
+        state.add_keeper(Keeper.of(frame, prepared), self._settings.keepers_compared)
+        state.note_kept(frame)
         state.size_changed = False
         if best is None or not isfinite(best.result.score):
             return _kept(frame, reason)
@@ -239,7 +253,9 @@ class Judge:
             tile=best.result.tile,
         )
 
-    def _reason_kept(self, frame: JudgedFrame, best: _Comparison | None) -> str:
+    def _reason_kept(self, frame: JudgedFrame, best: Comparison | None) -> str:
+        if self._state.turned:
+            return _TURNED if self._turned_for_good() else _VIEW_CHANGED
         if best is None:
             return "another size" if self._state.size_changed else "first of a run"
         if not best.result.comparable:

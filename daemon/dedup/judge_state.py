@@ -7,13 +7,23 @@ from enum import IntEnum
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daemon.dedup.alignment import ALIGNED
 from daemon.dedup.change import Prepared, prepare
-from daemon.dedup.noise import NoiseModel
+from daemon.dedup.noise import WARM_UP, NoiseModel
 from daemon.dedup.order import Cadence
 from daemon.messages import FloatArray, JudgedFrame
 
+_ABSENT: dict[str, NDArray[np.generic]] = {
+    "light": np.zeros(1),
+    "kept": np.zeros(0, dtype=np.int64),
+    "kept_in_a_row": np.zeros(1, dtype=np.int64),
+    "turned": np.zeros(0, dtype=np.int64),
+    "matches": np.zeros(0, dtype=np.int64),
+}
+"""What the states of release 0.1 do not hold yet."""
+_LIGHT_RATE = 0.002  # as slow as the noise model sinks (noise.DOWN)
 _WATCH_RATE = 0.02  # slow: about 70 frames, so that a run of traffic is not a moving camera
 
 
@@ -29,7 +39,8 @@ class Phase(IntEnum):
 class Keeper:
     """A kept frame that later ones are compared with.
 
-    `matched`: capture time in seconds of its last match (at first its own); `day`: its own day.
+    `matched`: capture time in seconds of its last match (at first its own); `day`: its own day;
+    `matches`: frames removed against it.
     """
 
     frame_id: int
@@ -37,6 +48,7 @@ class Keeper:
     vector: FloatArray | None
     matched: float | None
     day: str | None
+    matches: int = 0
 
     @classmethod
     def of(cls, frame: JudgedFrame, prepared: Prepared) -> Self:
@@ -45,7 +57,7 @@ class Keeper:
 
     def matched_at(self, frame: JudgedFrame) -> "Keeper":
         """The same keeper after `frame` was found to be its near-duplicate."""
-        return replace(self, matched=frame.seconds)
+        return replace(self, matched=frame.seconds, matches=self.matches + 1)
 
     def serves(self, frame: JudgedFrame, gate: float) -> bool:
         """Whether `frame` lies within `gate` seconds of the last match and on the same day."""
@@ -61,7 +73,10 @@ class JudgeState:
     """Everything the judge knows; changed in place.
 
     `displaced`: share of recent frames that showed another view. `hour`: of the last frame, for
-    checkpoints. `judged`: frames taken in so far. `keepers`: most recently matched first.
+    checkpoints. `judged`: frames taken in so far. `keepers`: most recently matched first. `light`:
+    mean grey level that the noise was learnt under. `kept`: the newest frames that were kept in a
+    row, at most a warm-up. `kept_in_a_row`: how many were, at most until the noise is learnt anew.
+    `turned`: ids of the newest keepers, in a row, that show another view than those before.
     """
 
     phase: Phase = Phase.LEARNING
@@ -74,18 +89,50 @@ class JudgeState:
     displaced: float = 0.0
     hour: int | None = None
     judged: int = 0
+    light: float = 0.0
+    kept: list[JudgedFrame] = field(default_factory=list)
+    kept_in_a_row: int = 0
+    turned: list[int] = field(default_factory=list)
 
     def watch(self, displaced: float | None) -> None:
         """Take in the displaced share of one frame; None says nothing."""
         if displaced is not None:
             self.displaced += _WATCH_RATE * (float(displaced > ALIGNED) - self.displaced)
 
+    def note_kept(self, frame: JudgedFrame) -> None:
+        """Take in a kept frame for a noise model that may have to be learnt anew."""
+        self.kept = [*self.kept, frame][-WARM_UP:]
+        self.kept_in_a_row += 1
+
+    def note_removed(self, frame: JudgedFrame) -> None:
+        """Take in a removed frame: the noise model holds, and follows the light slowly."""
+        self.kept = []
+        self.kept_in_a_row = 0
+        self.light += _LIGHT_RATE * (float(frame.grey.mean()) - self.light)
+
+    def add_keeper(self, keeper: Keeper, most: int) -> None:
+        """Put a keeper first; of more than `most`, the one that matched least recently goes.
+
+        Half of the places are for those that matched most often: the empty scene is still known
+        after a street full of cars.
+        """
+        self.keepers.insert(0, keeper)
+        if len(self.keepers) > most:
+            often = sorted(self.keepers[1:], key=lambda one: -one.matches)[: most // 2]
+            held = {one.frame_id for one in often if one.matches > 0} | {keeper.frame_id}
+            self.keepers.remove(
+                next(one for one in reversed(self.keepers) if one.frame_id not in held)
+            )
+
     def start_learning(self) -> None:
-        """Begin a new warm-up: another picture size, or a camera that came to rest."""
+        """Begin a new warm-up: another size or view, or a camera that came to rest."""
         self.phase = Phase.LEARNING
         self.waiting = []
         self.keepers = []
         self.noise = None
+        self.kept = []
+        self.kept_in_a_row = 0
+        self.turned = []
 
     def to_bytes(self) -> bytes:
         """The state as npz bytes: the same state gives the same bytes. Frames by id only."""
@@ -94,6 +141,11 @@ class JudgeState:
             "size": np.array(self.size or (), dtype=np.int64),
             "hour": np.array([] if self.hour is None else [self.hour], dtype=np.int64),
             "displaced": np.array([self.displaced]),
+            "light": np.array([self.light]),
+            "kept": np.array([frame.frame_id for frame in self.kept], dtype=np.int64),
+            "kept_in_a_row": np.array([self.kept_in_a_row], dtype=np.int64),
+            "turned": np.array(self.turned, dtype=np.int64),
+            "matches": np.array([keeper.matches for keeper in self.keepers], dtype=np.int64),
             "waiting": np.array([frame.frame_id for frame in self.waiting], dtype=np.int64),
             "keepers": np.array([keeper.frame_id for keeper in self.keepers], dtype=np.int64),
             "matched": np.array(
@@ -110,16 +162,22 @@ class JudgeState:
     def from_bytes(cls, payload: bytes, known: Mapping[int, JudgedFrame]) -> Self:
         """Read `to_bytes` back; frames that `known` lacks are left out."""
         with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
-            arrays = dict(stored)
+            arrays = _ABSENT | dict(stored)
+        if not arrays["matches"].size:
+            arrays["matches"] = np.zeros(arrays["keepers"].size, dtype=np.int64)
         phase, judged, size_changed = (int(number) for number in arrays["numbers"])
         size = tuple(int(side) for side in arrays["size"])
         keepers = [
             replace(
                 Keeper.of(known[frame_id], prepare(known[frame_id])),
                 matched=None if np.isnan(matched) else float(matched),
+                matches=int(matches),
             )
-            for frame_id, matched in zip(
-                arrays["keepers"].tolist(), arrays["matched"].tolist(), strict=True
+            for frame_id, matched, matches in zip(
+                arrays["keepers"].tolist(),
+                arrays["matched"].tolist(),
+                arrays["matches"].tolist(),
+                strict=True,
             )
             if frame_id in known
         ]
@@ -132,6 +190,10 @@ class JudgeState:
             noise=NoiseModel.from_arrays(arrays) if "pixel_level" in arrays else None,
             cadence=Cadence.from_arrays(arrays["intervals"].tolist(), arrays["times"].tolist()),
             displaced=float(arrays["displaced"][0]),
+            light=float(arrays["light"][0]),
+            kept=[known[i] for i in arrays["kept"].tolist() if i in known],
+            kept_in_a_row=int(arrays["kept_in_a_row"][0]),
+            turned=arrays["turned"].tolist(),
             hour=int(arrays["hour"][0]) if arrays["hour"].size else None,
             judged=judged,
         )
@@ -140,4 +202,12 @@ class JudgeState:
 def frames_needed(payload: bytes) -> tuple[int, ...]:
     """Ids of the frames whose signatures `judge_camera` needs to resume from `payload`."""
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
-        return (*stored["waiting"].tolist(), *stored["keepers"].tolist())
+        arrays = _ABSENT | dict(stored)
+    named = [arrays[key].tolist() for key in ("waiting", "keepers", "kept")]
+    return tuple(dict.fromkeys(frame_id for ids in named for frame_id in ids))
+
+
+def noise_in(payload: bytes) -> NoiseModel | None:
+    """The noise model of a stored state; None while it is being learnt, or the camera moves."""
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        return NoiseModel.from_arrays(dict(stored)) if "pixel_level" in stored else None

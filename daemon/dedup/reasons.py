@@ -8,8 +8,12 @@ from daemon.messages import ChangeResult, FloatArray
 
 
 def unchanged(keeper_id: int, result: ChangeResult, threshold: float) -> str:
-    """Why a frame is redundant: "no visible change from f12: score 0.81 of 2.30, ..."."""
-    return f"no visible change from f{keeper_id}: {_measure(result, threshold)}"
+    """Why a frame is redundant: "no visible change from f12: score 0.81 of 2.30".
+
+    Where the score was largest is no reason here, and the words stand in the database twice for
+    every redundant frame; `why` names the tile.
+    """
+    return f"no visible change from f{keeper_id}: {_score(result, threshold)}"
 
 
 def changed(keeper_id: int, result: ChangeResult, threshold: float) -> str:
@@ -35,8 +39,12 @@ def distance_between(a: FloatArray | None, b: FloatArray | None) -> float | None
     return float(np.clip(1.0 - np.dot(a.astype(np.float32), b.astype(np.float32)), 0.0, 2.0))
 
 
+def _score(result: ChangeResult, threshold: float) -> str:
+    return f"score {result.score:.2f} of {threshold:.2f}"
+
+
 def _measure(result: ChangeResult, threshold: float) -> str:
-    score = f"score {result.score:.2f} of {threshold:.2f}"
+    score = _score(result, threshold)
     if result.tile is None or not isfinite(result.score) or result.score == 0:
         return score
     x, y, width, height = result.tile

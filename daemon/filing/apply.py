@@ -7,15 +7,19 @@ from typing import Literal
 from sqlalchemy import RowMapping
 
 from daemon.filing.plan import cluster_labels, filed_in, filed_place, target_folder, target_path
+from daemon.filing.sidecars import Companions, SidecarFinder, clashes
+from daemon.filing.target_names import join
+from daemon.path_template import DEFAULT_TEMPLATES, FolderTemplates
 from storage import runs
 from storage.engine import Database
 from storage.errors import (
     ChangedFileError,
     ConflictError,
     FilingError,
+    OneFileError,
     RootOfflineError,
 )
-from storage.file_facts import FileFacts, examine, exists, stat_facts
+from storage.file_facts import FileFacts, examine, exists, split, stat_facts
 from storage.file_moves import remove_empty_folders
 from storage.filing_rows import FilingFrame, cluster_names, frame_to_file, path_recorded
 from storage.journal import Intent, Operation, perform, recover
@@ -55,6 +59,8 @@ class ApplyResult:
     bytes: int = 0
     moved: list[Moved] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    left: list[Skipped] = field(default_factory=list)
+    """What stays by rule, no failure: shared sidecar files, duplicates that are their keeper."""
 
     @property
     def partly(self) -> bool:
@@ -70,6 +76,7 @@ def apply_entries(
     clock: Clock,
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    templates: FolderTemplates = DEFAULT_TEMPLATES,
 ) -> ApplyResult:
     """Carry out the entries of a dedup or filing run that are not applied yet.
 
@@ -80,6 +87,7 @@ def apply_entries(
         clock: Wall-clock seconds.
         progress: Called with (entries done, entries in all).
         should_stop: Asked before each entry; what is left stays planned.
+        templates: The owner's folders, for entries whose place is chosen now.
 
     Raises:
         NotFoundError: No such run.
@@ -96,7 +104,7 @@ def apply_entries(
     with db.write() as connection:
         runs.start_run(connection, run_id, clock())
     result = ApplyResult(run_id=run_id)
-    applier = _Applier(db, run_id, mode, clock, roots, labels)
+    applier = _Applier(db, run_id, mode, clock, roots, labels, templates)
     try:
         for number, entry in enumerate(entries):
             if should_stop():
@@ -121,7 +129,13 @@ def _require_applicable(run: RowMapping, mode: Mode) -> None:
 
 def _apply_one(db: Database, applier: "_Applier", entry: RowMapping, result: ApplyResult) -> None:
     try:
-        moved = applier.apply(entry)
+        moved = applier.apply(entry, result)
+    except OneFileError as exc:
+        with db.write() as connection:
+            runs.mark_entry(connection, entry["id"], entry["state"], exc.summary)
+        stays = Skipped(frame_id=entry["frame_id"], path=entry["target"], reason=exc.summary)
+        result.left.append(stays)
+        return
     except (FilingError, RootOfflineError) as exc:
         with db.write() as connection:
             # What an undo took back stays so until it is really applied again.
@@ -147,6 +161,7 @@ class _Applier:
         clock: Clock,
         roots: Mapping[int, GuardedRoot],
         labels: Mapping[int, bytes],
+        templates: FolderTemplates,
     ) -> None:
         self._db = db
         self._run_id = run_id
@@ -154,11 +169,15 @@ class _Applier:
         self._clock = clock
         self._roots = dict(roots)
         self._labels = labels
+        self._templates = templates
+        self._finder = SidecarFinder(db)
         self._marked: set[int] = set()
         self._keepers: dict[int, FileFacts] = {}
 
-    def apply(self, entry: RowMapping) -> Moved | None:
+    def apply(self, entry: RowMapping, result: ApplyResult) -> Moved | None:
         """Do one entry; None when the frame is in its place already.
+
+        Sidecar files that stay behind are noted in `result`.
 
         Raises:
             FilingError, RootOfflineError: Not done, with the reason.
@@ -168,17 +187,17 @@ class _Applier:
         sha256 = _require_unchanged(frame, entry)
         root = self._root(frame.camera_id)
         folder = entry["target"].rpartition(b"/")[0] if entry["target"] else None
-        folder = folder or target_folder(frame, self._labels)
-        if folder is None:
-            raise FilingError("The frame has no folder to go to.", path=printable_path(frame.path))
-        if filed_in(frame) == folder:
+        folder = folder or target_folder(frame, self._labels, self._templates)
+        if folder is not None and filed_in(frame) == folder:
             with self._db.write() as connection:
                 runs.mark_entry(connection, entry["id"], "applied", "was in its place already")
             return None
         if entry["keeper_id"] is not None:
             self._require_keeper(root, entry["keeper_id"], frame, sha256)
-        target = entry["target"] or self._choose_target(root, frame, folder)
-        return self._perform(root, frame, entry, target, sha256)
+        if folder is None:
+            raise FilingError("The frame has no folder to go to.", path=printable_path(frame.path))
+        target, companions = self._choose_target(root, frame, folder, entry["target"])
+        return self._perform(root, frame, entry, target, sha256, companions, result)
 
     def _root(self, camera_id: int) -> GuardedRoot:
         root = self._roots[camera_id]
@@ -192,13 +211,26 @@ class _Applier:
             self._marked.add(camera_id)
         return root
 
-    def _choose_target(self, root: GuardedRoot, frame: FilingFrame, folder: bytes) -> bytes:
+    def _choose_target(
+        self, root: GuardedRoot, frame: FilingFrame, folder: bytes, planned: bytes | None
+    ) -> tuple[bytes, Companions]:
+        """The planned place, or another name where sidecar files would get mixed up there."""
+        source = filed_place(frame) or frame.path
+        target = planned or join(folder, split(frame.original_path)[1])
+        companions = self._finder.companions(root, source, target)
+        links = self._operation(frame) != "move"
         with root.opened() as fd, self._db.read() as connection:
-            return target_path(
-                frame,
-                folder,
-                lambda camera, path: path_recorded(connection, camera, path) or exists(fd, path),
-            )
+
+            def mixes(camera: int, path: bytes) -> bool:
+                return clashes(connection, fd, camera, path, companions.sidecars, links=links)
+
+            def taken(camera: int, path: bytes) -> bool:
+                known = path_recorded(connection, camera, path)
+                return known or exists(fd, path) or mixes(camera, path)
+
+            if planned is None or mixes(frame.camera_id, planned):
+                target = target_path(frame, folder, taken)
+        return target, self._finder.companions(root, source, target)
 
     def _require_keeper(
         self, root: GuardedRoot, keeper_id: int, frame: FilingFrame, sha256: bytes
@@ -216,9 +248,10 @@ class _Applier:
             except OSError as exc:
                 raise FilingError(f"The keeper {name} cannot be read: {exc.strerror}.") from exc
         if facts is None or facts.sha256 != keeper.sha256:
-            raise ChangedFileError(f"The keeper {name} is gone or was changed.")
+            what = "is gone" if facts is None else "has changed"
+            raise ChangedFileError(f"Its keeper {name} {what}; the frame stays where it is.")
         if own is not None and own.same_inode(facts):
-            raise FilingError(f"The frame and its keeper {name} are one file; it stays.")
+            raise OneFileError(f"The frame and its keeper {name} are one file; it stays.")
 
     def _keeper_facts(self, fd: int, keeper: FilingFrame) -> FileFacts | None:
         """Hash a keeper once a run; again only when its stat changed (a move changes ctime)."""
@@ -237,6 +270,8 @@ class _Applier:
         entry: RowMapping,
         target: bytes,
         sha256: bytes,
+        companions: Companions,
+        result: ApplyResult,
     ) -> Moved:
         source = filed_place(frame) or frame.path
         intent = Intent(
@@ -247,11 +282,14 @@ class _Applier:
             sha256=sha256,
             run_id=self._run_id,
             entry_id=entry["id"],
+            note="; ".join(companions.left) or None,
         )
-        perform(self._db, root, intent, self._clock())
+        done = perform(self._db, root, intent, self._clock(), companions.sidecars)
         if is_own_path(source):
             with root.opened() as fd:
                 remove_empty_folders(fd, source)
+        for reasons, where in ((companions.left, result.left), (done.left, result.skipped)):
+            where.extend(Skipped(frame_id=frame.id, path=target, reason=r) for r in reasons)
         return Moved(frame_id=frame.id, source=source, target=target)
 
     def _operation(self, frame: FilingFrame) -> Operation:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from daemon.filing.apply import ApplyResult, Clock, Mode, Progress, apply_entries
+from daemon.filing.apply import ApplyResult, Clock, Progress, apply_entries
+from daemon.filing.folder_renames import rename_folders
 from daemon.filing.plan import Brake, apply_brake, plan_filing
 from daemon.messages import FilingEntry
+from daemon.path_template import DEFAULT_TEMPLATES, FolderTemplates
 from daemon.settings import FilingSettings
 from storage.engine import Database
 from storage.errors import FilingError, RootOfflineError
@@ -21,6 +23,7 @@ from storage.filing_rows import (
     path_recorded,
     taken_back,
 )
+from storage.journal import recover
 from storage.root_guard import GuardedRoot, load_roots
 from storage.runs import NewEntry, create_run
 
@@ -38,11 +41,17 @@ class FilingOutcome:
         return any(run.partly for run in self.runs)
 
 
-def propose(db: Database, *, cameras: Collection[int] | None = None) -> list[FilingEntry]:
-    """What filing would do now; touches nothing.
+def propose(
+    db: Database,
+    *,
+    cameras: Collection[int] | None = None,
+    templates: FolderTemplates = DEFAULT_TEMPLATES,
+) -> list[FilingEntry]:
+    """What filing would do now, file by file; touches nothing.
 
     Args:
         db: The database.
+        templates: The owner's folders.
         cameras: Ids of the cameras; None: all. Offline and read-only ones are left out.
     """
     with db.read() as connection, ExitStack() as stack:
@@ -56,6 +65,7 @@ def propose(db: Database, *, cameras: Collection[int] | None = None) -> list[Fil
             cluster_names(connection),
             taken=taken,
             taken_back=taken_back(connection),
+            templates=templates,
         )
 
 
@@ -106,7 +116,13 @@ def file_frames(
     """
     if settings.mode == "none":
         return FilingOutcome()
-    entries = propose(db, cameras=cameras)
+    with db.read() as connection:
+        roots = load_roots(connection)
+    recover(db, roots, clock())
+    renamed = rename_folders(
+        db, settings.templates, clock=clock, should_stop=should_stop, cameras=cameras
+    )
+    entries = propose(db, cameras=cameras, templates=settings.templates)
     with db.read() as connection:
         counts = count_on_disk(connection)
     plan = apply_brake(
@@ -117,7 +133,7 @@ def file_frames(
         explicit=explicit,
     )
     _note_brakes(db, plan.brakes, clock())
-    outcome = FilingOutcome(brakes=plan.brakes)
+    outcome = FilingOutcome(brakes=plan.brakes, runs=renamed)
     total, done = sum(len(batch) for batch in plan.batches), 0
     for batch in plan.batches:
         if should_stop():
@@ -126,7 +142,7 @@ def file_frames(
             _apply_batch(
                 db,
                 batch,
-                settings.mode,
+                settings,
                 clock,
                 _shifted(progress, done, total),
                 should_stop,
@@ -143,7 +159,7 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
 def _apply_batch(
     db: Database,
     batch: Sequence[FilingEntry],
-    mode: Mode,
+    settings: FilingSettings,
     clock: Clock,
     progress: Progress,
     should_stop: Callable[[], bool],
@@ -151,7 +167,13 @@ def _apply_batch(
     with db.write() as connection:
         run_id = store_filing_run(connection, batch, clock())
     return apply_entries(
-        db, run_id, mode=mode, clock=clock, progress=progress, should_stop=should_stop
+        db,
+        run_id,
+        mode=settings.mode,
+        clock=clock,
+        progress=progress,
+        should_stop=should_stop,
+        templates=settings.templates,
     )
 
 

@@ -2,13 +2,14 @@
 
 Duplicates go to `stillwatch/duplicates/<keeper stem>-<keeper id>/`, scene novelties to
 `stillwatch/novel/<date>/`, assigned frames (place novelties with them) to
-`stillwatch/clusters/<name or id>/<date>/`. Every other state stays where it is, also when it was
-filed before: after a recluster only frames whose cluster changed move.
+`stillwatch/clusters/<name or id>/<date>/`, unless the owner set other templates. Every other state
+stays where it is, also when it was filed before: after a recluster only frames whose cluster
+changed move.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime, tzinfo
+from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daemon.filing.target_names import (
@@ -20,6 +21,7 @@ from daemon.filing.target_names import (
     suffixed_name,
 )
 from daemon.messages import FilingEntry
+from daemon.path_template import DEFAULT_TEMPLATES, FolderTemplate, FolderTemplates
 from storage.filing_rows import FilingFrame
 from storage.names import CLUSTER, FRAME, format_id
 from storage.root_guard import OWN_FOLDER, is_own_path
@@ -51,6 +53,7 @@ def plan_filing(
     *,
     taken: Taken,
     taken_back: Set[tuple[int, bytes]] = frozenset(),
+    templates: FolderTemplates = DEFAULT_TEMPLATES,
 ) -> list[FilingEntry]:
     """The file operations that put frames where they belong, in the order of `frames`.
 
@@ -59,12 +62,13 @@ def plan_filing(
         clusters: Cluster id -> the owner's name.
         taken: Whether a place is taken already; asked for every new name.
         taken_back: (frame id, folder) that an undo took back; left out.
+        templates: The owner's folders.
     """
     labels = cluster_labels(clusters)
     planned: set[tuple[int, bytes]] = set()
     entries = []
     for frame in frames:
-        folder = target_folder(frame, labels)
+        folder = target_folder(frame, labels, templates)
         if folder is None or frame.sha256 is None or (frame.id, folder) in taken_back:
             continue
         if filed_in(frame) == folder:
@@ -83,7 +87,8 @@ def _entry(frame: FilingFrame, sha256: bytes, target: bytes) -> FilingEntry:
     if duplicate:
         reason = f"{frame.state.replace('_', ' ')} of {format_id(FRAME, frame.duplicate_of)}"
     else:
-        reason = "novel" if b"/novel/" in target else f"in cluster {cluster}"
+        novel = frame.state == "novel" and frame.novelty != "place"
+        reason = "novel" if novel or cluster is None else f"in cluster {cluster}"
     return FilingEntry(
         frame_id=frame.id,
         camera_id=frame.camera_id,
@@ -96,21 +101,51 @@ def _entry(frame: FilingFrame, sha256: bytes, target: bytes) -> FilingEntry:
     )
 
 
-def target_folder(frame: FilingFrame, labels: Mapping[int, bytes]) -> bytes | None:
-    """The folder below the root where a frame belongs; None: it stays where it is."""
+def target_folder(
+    frame: FilingFrame,
+    labels: Mapping[int, bytes],
+    templates: FolderTemplates = DEFAULT_TEMPLATES,
+) -> bytes | None:
+    """The folder below the root where a frame belongs; None: it stays where it is.
+
+    A duplicate that is one file with its keeper (two names of one inode) stays too: to set it
+    aside would free nothing, and to delete it later could delete the keeper.
+    """
     if frame.state in ("exact_duplicate", "near_duplicate"):
-        if frame.duplicate_of is None or frame.keeper_path is None:
+        if frame.duplicate_of is None or frame.keeper_path is None or frame.is_keeper:
             return None
         name = frame.keeper_path.rpartition(b"/")[2]
         keeper = folder_stem(name, f"{FRAME}{frame.duplicate_of}")
-        return join(OWN_FOLDER, b"duplicates", keeper)
+        return _filled_in(templates.duplicate, templates, frame, {"keeper": keeper})
     in_cluster = frame.cluster_id is not None and frame.cluster_id in labels
-    day = filing_date(frame).isoformat().encode()
     if frame.state == "novel" and not (frame.novelty == "place" and in_cluster):
-        return join(OWN_FOLDER, b"novel", day)
+        return _filled_in(templates.novel, templates, frame, {})
     if frame.state in ("novel", "assigned") and frame.cluster_id is not None and in_cluster:
-        return join(OWN_FOLDER, b"clusters", labels[frame.cluster_id], day)
+        cluster = {
+            "cluster": labels[frame.cluster_id],
+            "cluster_id": f"{CLUSTER}{frame.cluster_id}".encode(),
+        }
+        return _filled_in(templates.cluster, templates, frame, cluster)
     return None
+
+
+def _filled_in(
+    template: FolderTemplate,
+    templates: FolderTemplates,
+    frame: FilingFrame,
+    own: dict[str, bytes],
+) -> bytes:
+    moment = filing_moment(frame)
+    values = {
+        "date": moment.date().isoformat().encode(),
+        "year": b"%04d" % moment.year,
+        "month": b"%02d" % moment.month,
+        "day": b"%02d" % moment.day,
+        "hour": b"%02d" % moment.hour,
+        "camera": clean_name(frame.camera, "camera"),
+        "state": frame.state.encode(),
+    }
+    return join(OWN_FOLDER, template.folder(values | own, templates.reserved_for(template)))
 
 
 def filed_place(frame: FilingFrame) -> bytes | None:
@@ -151,13 +186,13 @@ def cluster_labels(clusters: Mapping[int, str | None]) -> dict[int, bytes]:
     return labels
 
 
-def filing_date(frame: FilingFrame) -> date:
-    """The day of capture where the camera stands, or else of arrival in the camera's zone."""
+def filing_moment(frame: FilingFrame) -> datetime:
+    """The time of capture where the camera stands, or else of arrival in the camera's zone."""
     zone = _zone(frame.timezone)
     if frame.captured_at is not None:
         moment = datetime.fromisoformat(frame.captured_at)
-        return (moment.astimezone(zone) if zone is not None else moment).date()
-    return datetime.fromtimestamp(frame.arrived_at, zone).date()
+        return moment.astimezone(zone) if zone is not None else moment
+    return datetime.fromtimestamp(frame.arrived_at, zone)
 
 
 def _zone(name: str | None) -> tzinfo | None:

@@ -22,11 +22,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.fingerprint import perceptual_hash, pixel_digest
 from daemon.ingest.exchange import receive
 from daemon.ingest.picture import UnusablePictureError, decode
 from daemon.signature import make_grey, pack_grey
 
 READ_LIMIT_BYTES = 512 * 1024 * 1024
+WHOLE = (65_535, 65_535)
+"""Smallest useful (height, width) of a picture that must not be decoded at a fraction: no JPEG is
+larger."""
 
 
 def limit_process(memory_mb: int) -> None:
@@ -59,6 +63,15 @@ def read_and_hash(fd: int) -> tuple[bytes, bytes | None]:
         return hashlib.file_digest(file, "sha256").digest(), None
 
 
+def fingerprint(picture: NDArray[np.uint8]) -> dict[str, Any]:
+    """What tells copies of a picture decoded at its full size (daemon/fingerprint.py)."""
+    bits = perceptual_hash(picture)
+    return {
+        "pixel_sha256": pixel_digest(picture).hex(),
+        "perceptual_hash": None if bits is None else bits.hex(),
+    }
+
+
 def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Hash and decode one open file; a refusal is an answer, not an error."""
     try:
@@ -70,7 +83,10 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if data is None:
             raise UnusablePictureError("the file is too large to be a camera's picture")
         height, width = request["input_size"]
-        picture = decode(data, wanted=(max(height, 320), max(width, 320)), limit=request["pixels"])
+        wanted = WHOLE if request["fingerprint"] else (max(height, 320), max(width, 320))
+        picture = decode(data, wanted=wanted, limit=request["pixels"])
+        if request["fingerprint"]:
+            answer |= fingerprint(picture.rgb)
         pixels = squeeze(picture.rgb, height, width)
         grey = pack_grey(make_grey(picture.rgb))
     except UnusablePictureError as exc:

@@ -75,8 +75,15 @@ class DecodeChild:
         """Process id, for `status` and for tests that kill it."""
         return self._process.pid
 
-    def ask(self, fd: int, input_size: tuple[int, int]) -> tuple[dict[str, object], bytes]:
+    def ask(
+        self, fd: int, input_size: tuple[int, int], *, fingerprint: bool = False
+    ) -> tuple[dict[str, object], bytes]:
         """Let the child examine an open file.
+
+        Args:
+            fd: The file.
+            input_size: (height, width) of the pixels that are handed back.
+            fingerprint: Decode at full size, and tell pixel digest and perceptual hash.
 
         Raises:
             ChildFailedError: It died or exceeded `decode_seconds`; it is dead afterwards.
@@ -84,6 +91,7 @@ class DecodeChild:
         request = {
             "input_size": input_size,
             "pixels": int(self._settings.max_megapixels * 1_000_000),
+            "fingerprint": fingerprint,
         }
         body = json.dumps(request).encode()
         try:
@@ -121,7 +129,8 @@ class DecodePool:
     """Decoding processes with a bounded queue in front of them.
 
     `roots` gives the path of each camera's root. `deliver` is called from
-    the pool's threads and may block: that is the back-pressure.
+    the pool's threads and may block: that is the back-pressure. `fingerprints`: see
+    `DecodeChild.ask`.
     """
 
     def __init__(
@@ -130,8 +139,11 @@ class DecodePool:
         input_size: tuple[int, int],
         roots: Mapping[int, bytes],
         deliver: Callable[[DecodeResult], None],
+        *,
+        fingerprints: bool = False,
     ) -> None:
         self._settings = settings
+        self._fingerprints = fingerprints
         self._input_size = input_size
         self._roots = roots
         self._deliver = deliver
@@ -228,7 +240,7 @@ class DecodePool:
             if stat_key(status) != file.stat:
                 return RefusedFile(file=file, reason="changing", final=False)
             size = self._input_size  # another encoder may come while the child works
-            answer, payload = child.ask(fd, size)
+            answer, payload = child.ask(fd, size, fingerprint=self._fingerprints)
             if stat_key(os.fstat(fd)) != file.stat:
                 return RefusedFile(file=file, reason="changing", final=False)
         except OSError as exc:
@@ -257,7 +269,13 @@ class DecodePool:
             pixels=pixels,
             grey=payload[split:],
             exif_time=None if time is None else str(time),
+            pixel_sha256=_from_hex(answer.get("pixel_sha256")),
+            perceptual_hash=_from_hex(answer.get("perceptual_hash")),
         )
+
+
+def _from_hex(text: object) -> bytes | None:
+    return None if text is None else bytes.fromhex(str(text))
 
 
 def _unreadable(file: SettledFile, reason: str) -> RefusedFile:

@@ -203,7 +203,11 @@ class Recorder:
             frame_id = int(row.id)
         else:
             frame_id = frames.new_row(connection, file.camera_id, file.path, now)
-        found = frames.twins(connection, file.camera_id, sha256, frame_id)
+        found = [
+            row
+            for row in frames.twins(connection, file.camera_id, sha256, frame_id)
+            if row.presence != "trashed" or not self._exists(file, row.path)
+        ]  # what lies in the trash is no keeper; what was taken out of it is back
         living = self._living(connection, file, found)
         moved = next((row for row in found if row not in living and _may_return(row)), None)
         if moved is not None:
@@ -305,6 +309,8 @@ def _bring_back(
     values: dict[str, Any] = stat_values(file.stat) | {
         "path": file.path,
         "presence": "here",
+        "trashed_at": None,
+        "trashed_uptime": None,
         "reason": moved.reason if moved.presence == "here" else None,
     }
     if living and living[0].id < moved.id:

@@ -10,7 +10,9 @@ from sqlalchemy import Connection, select
 
 from daemon.jobs.judge import load_judge
 from daemon.jobs.workshop import Workshop
-from storage import cluster_members, clusters, decisions, embeddings, frames, runs
+from storage import cameras, cluster_members, clusters, decisions, embeddings, frames, runs
+from storage.duplicate_runs import break_chains
+from storage.duplicate_words import APART, KEEP, KEEPER, verdicts_of
 from storage.errors import ConflictError
 from storage.models import Cluster
 from storage.names import CLUSTER, RUN, format_id
@@ -32,7 +34,7 @@ def undo_decisions(workshop: Workshop, run_id: int) -> dict[str, Any]:
     Raises:
         ConflictError: A later decision touched the same cluster.
     """
-    with workshop.quiet():
+    with workshop.files, workshop.quiet():  # some of them hold verdicts on duplicates
         with workshop.db.write() as connection:
             made = decisions.of_run(connection, run_id)
             for row in made:
@@ -109,6 +111,43 @@ def _undo_split(workshop: Workshop, connection: Connection, row: Any) -> int:
     return moved
 
 
+def _undo_verdicts(workshop: Workshop, connection: Connection, row: Any) -> int:
+    """Verdicts as they were before a word on duplicates; what no longer holds is judged again.
+
+    A frame that something else has changed since, or whose keeper is gone, stays kept until the
+    judge has looked at it again.
+    """
+    facts = row.data or {}
+    befores = {int(i): before for i, before in facts.get("befores", {}).items()}
+    restored = 0
+    for frame_id, before in [*befores.items(), (int(row.frame_id), facts.get("before"))]:
+        if before is None:  # it came back from the trash; nobody knows what it would be now
+            frames.update_frame(connection, frame_id, judged=False)
+            continue
+        owner = before["duplicate_of"]
+        now = verdicts_of(connection, [frame_id])[frame_id]
+        untouched = now["duplicate_of"] in (None, int(row.frame_id))
+        if not untouched or (owner is not None and not _vouches(connection, owner, befores)):
+            frames.update_frame(connection, frame_id, judged=False)
+            continue
+        frames.update_frame(connection, frame_id, **before)
+        restored += 1
+    if row.kind == KEEPER:
+        frames.update_frame(connection, int(row.frame_id), run_settled=False)
+        for camera in cameras.list_cameras(connection):
+            break_chains(connection, camera.id)  # frames that joined the keeper since
+    return restored
+
+
+def _vouches(connection: Connection, keeper_id: int, restored: Mapping[int, Any]) -> bool:
+    """Whether a keeper is kept on disk, or becomes a kept frame by this very undo."""
+    if not frames.is_here(connection, keeper_id):
+        return False
+    if keeper_id in restored:
+        return bool(restored[keeper_id]["duplicate_of"] is None)
+    return verdicts_of(connection, [keeper_id])[keeper_id]["duplicate_of"] is None
+
+
 _UNDO: Final[Mapping[str, Callable[[Workshop, Connection, Any], int]]] = {
     "accept": _undo_place,
     "dismiss": _undo_place,
@@ -117,6 +156,9 @@ _UNDO: Final[Mapping[str, Callable[[Workshop, Connection, Any], int]]] = {
     "ignore": _undo_fact("ignored"),
     "merge": _undo_merge,
     "split": _undo_split,
+    KEEP: _undo_verdicts,
+    APART: _undo_verdicts,
+    KEEPER: _undo_verdicts,
 }
 
 

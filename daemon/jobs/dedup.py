@@ -1,172 +1,83 @@
 """Dedup: each camera's frames are judged in capture order, the verdicts become a plan.
 
-The judge runs in a process of its own and goes on from its last state; a frame that arrives late
-sends it back to the checkpoint before that frame. Verdicts that were applied are not reopened.
+Before they do, those lapse whose keeper is gone or that are above today's limit, and the keepers
+of runs that have ended are chosen. Verdicts that were applied are not reopened.
 """
 
-import base64
-import hashlib
-import json
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
-
 from daemon.dedup.reasons import distance_between
+from daemon.jobs.archive import judge_archive, leave_archive, note_resemblance
 from daemon.jobs.child import Progress
+from daemon.jobs.judging import begin_recompute, drop_unused_signatures, end_recompute, judge
+from daemon.jobs.keepers import settle
+from daemon.jobs.limits import camera_limit
 from daemon.jobs.progress import JobProgress
 from daemon.jobs.workshop import Workshop
-from storage import cameras, dedup, embeddings, frames, meta, runs
+from storage import cameras, dedup, duplicate_runs, embeddings, runs
 from storage.cameras import CameraRow
-from storage.dedup import LAST, OrderedFrame
-from storage.models import Frame
 from storage.names import FRAME, RUN, format_id
-from storage.root_guard import is_own_path
 
-CHECKPOINTS_KEPT = 48
-PLANS_KEPT = 10
+PLANS_KEPT = 2
 PAIRS_AT_ONCE = 250
 
 
-def plan_dedup(workshop: Workshop, progress: Progress, *, at_once: bool) -> dict[str, Any]:
+def plan_dedup(
+    workshop: Workshop, progress: Progress, *, at_once: bool, recompute: bool = False
+) -> dict[str, Any]:
     """Judge every camera and store the plan.
 
     Args:
         workshop: State folder and settings.
         progress: Told the stage.
         at_once: Also judge frames younger than `dedup.delay_seconds`.
+        recompute: Judge all frames again, from their files; goes on where a killed one was.
 
     Returns:
         The result of the request: run, frames_redundant, bytes_redundant.
     """
     started = workshop.wall()
     with workshop.files, JobProgress(workshop.db, "dedup", 0, workshop.wall, progress) as told:
-        with workshop.db.read() as connection:
+        with workshop.db.write() as connection:
             known = cameras.list_cameras(connection)
+            duplicate_runs.release_orphans(connection)
+        judged = [row for row in known if row.kind == "fixed" or row.kind_source != "owner"]
         for camera in known:
-            if camera.kind == "fixed" or camera.kind_source != "owner":
-                judge(workshop, camera, told, at_once=at_once)
+            with workshop.db.write() as connection:
+                if camera.kind != "archive" or recompute:
+                    leave_archive(connection, camera.id)
+                if camera.kind == "moving" and camera.kind_source == "owner":
+                    duplicate_runs.drop_near(connection, camera.id, "kept: the camera moves")
+            if camera.kind == "archive":
+                judge_archive(workshop, camera, told, at_once=at_once)
+            if camera.kind != "fixed" and camera.kind_source == "owner":
+                drop_unused_signatures(workshop, camera)
+        if recompute:
+            begin_recompute(workshop, judged)
+        for camera in judged:
+            judge(workshop, camera, told, at_once=at_once)
+            _sort_out(workshop, camera, told, at_once=at_once)
+            with workshop.db.write() as connection:
+                note_resemblance(connection, camera)
+        end_recompute(workshop)
         return _store_plan(workshop, workshop.wall() - started)
 
 
-def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once: bool) -> None:
-    """Judge the frames of one camera that are due and write the verdicts."""
+def _sort_out(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once: bool) -> None:
+    """Drop the verdicts that no longer hold, and choose the keepers of the runs that are left."""
     space = workshop.current_space()
     if space is None:
         return
-    settings = _judge_settings(workshop)
-    delay = workshop.settings.dedup.delay_seconds
-    before = None if at_once else workshop.wall() - delay
-    key = f"dedup_settings:{camera.id}"
-    # the noise model holds for one encoder's tile maps: another space starts afresh
-    facts = json.dumps({"space": space[1]} | settings, sort_keys=True)
-    digest = hashlib.sha256(facts.encode()).hexdigest()
     with workshop.db.write() as connection:
-        if meta.get(connection, key) != digest:
-            dedup.forget_states(connection, camera.id)
-            meta.put(connection, key, digest)
-        ordered = dedup.capture_order(connection, camera.id, recorded_before=before)
-        start, position, resume = _starting_point(connection, camera.id, ordered)
-    due = [frame.id for frame in ordered[start:]]
-    if not due:
-        return
-    parameters = {
-        "state_dir": str(workshop.state_dir),
-        "space_id": space[0],
-        "frames": due,
-        "settings": settings,
-        "resume": None if resume is None else base64.b64encode(resume).decode(),
-    }
-    with workshop.processes.run("daemon.jobs.dedup_child", parameters, progress) as path:
-        result = json.loads(path.read_text())
-    with workshop.db.write() as connection:
-        _write_verdicts(connection, camera.id, due, result)
-        dedup.store_states(
+        duplicate_runs.release_orphans(connection)
+        limit = camera_limit(
             connection,
-            camera.id,
-            after=position,
-            checkpoints=[(f, base64.b64decode(data)) for f, data in result["checkpoints"]],
-            last=(due[-1], base64.b64decode(result["state"])),
-            now=workshop.wall(),
-            keep=CHECKPOINTS_KEPT,
+            workshop.settings,
+            camera,
+            tile_map=duplicate_runs.has_tile_maps(connection, space[0]),
         )
-        if result["ready"]:
-            kind = "moving" if result["moving"] else "fixed"
-            cameras.guess_kind(connection, camera.id, kind)
-
-
-def _judge_settings(workshop: Workshop) -> dict[str, Any]:
-    chosen = workshop.settings.dedup
-    return {
-        "max_change": chosen.max_change,
-        "max_change_pixels": chosen.max_change_pixels,
-        "keepers_compared": chosen.keepers_compared,
-        "max_gap_seconds": chosen.max_gap_seconds,
-    }
-
-
-def _starting_point(
-    connection: Connection, camera_id: int, ordered: Sequence[OrderedFrame]
-) -> tuple[int, int, bytes | None]:
-    """(index of the first frame to judge, position of the newest valid checkpoint, state).
-
-    Frames are judged in capture order, so everything after the first unjudged frame is judged
-    again from the newest checkpoint before it.
-    """
-    first = next((i for i, frame in enumerate(ordered) if not frame.judged), len(ordered))
-    checkpoints = dedup.list_checkpoints(connection, camera_id)
-    newest = checkpoints[0][0] if checkpoints else -1
-    last = dedup.load_state(connection, camera_id, LAST)
-    if last is not None and all(not frame.judged for frame in ordered[first:]):
-        return first, newest, bytes(last.payload)
-    places = {frame.id: index for index, frame in enumerate(ordered)}
-    for position, frame_id in checkpoints:
-        index = places.get(frame_id)
-        if index is not None and index <= first:
-            state = dedup.load_state(connection, camera_id, position)
-            return index, position, bytes(state.payload)
-    return 0, -1, None
-
-
-def _write_verdicts(
-    connection: Connection, camera_id: int, due: Sequence[int], result: dict[str, Any]
-) -> None:
-    """Store the verdicts; filed duplicates and a human's word are left alone."""
-    untouchable = dedup.kept_by_decision(connection, camera_id)
-    verdicts = [v for v in result["verdicts"] if v["frame"] not in untouchable]
-    filed = _filed_duplicates(connection, [v["frame"] for v in verdicts])
-    near: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
-    for verdict in verdicts:
-        if verdict["frame"] in filed:
-            continue
-        redundant = verdict["keeper"] is not None and not result["moving"]
-        row = {
-            "id": verdict["frame"],
-            "duplicate_kind": "near" if redundant else None,
-            "duplicate_of": verdict["keeper"] if redundant else None,
-            "change_score": verdict["score"],
-            "change_tile": verdict["tile"],
-            "reason": verdict["reason"],
-            "judged": True,
-        }
-        (near if redundant else kept).append(row)
-    frames.update_frames(connection, kept)
-    frames.update_frames(connection, near)
-    frames.update_frames(connection, [{"id": frame_id, "judged": True} for frame_id in due])
-
-
-def _filed_duplicates(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Frames that were filed as duplicates: their verdict was applied."""
-    found: set[int] = set()
-    for start in range(0, len(ids), 500):
-        rows = connection.execute(
-            select(Frame.id, Frame.path).where(
-                Frame.id.in_(ids[start : start + 500]), Frame.duplicate_kind == "near"
-            )
-        ).all()
-        found.update(int(row.id) for row in rows if is_own_path(bytes(row.path)))
-    return found
+        duplicate_runs.drop_above(connection, camera.id, limit)
+    settle(workshop, camera, progress, at_once=at_once)
 
 
 def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:

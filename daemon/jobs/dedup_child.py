@@ -1,66 +1,51 @@
 """The judging process: `python -m daemon.jobs.dedup_child RESULT`.
 
-Reads one camera's frames from a read-only view of the database, judges them in capture order and
-writes verdicts and states as JSON. It writes nothing else.
+Reads one camera's frames from a read-only view of the database (and from their files where no
+signature is stored any more), judges them in capture order and writes verdicts and states as
+JSON. It writes nothing else.
 """
 
 import base64
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Final
 
 from daemon.dedup.grouping import JudgeSettings, judge_camera
 from daemon.dedup.judge_state import frames_needed
+from daemon.dedup.keeper import measure
 from daemon.jobs.child import read_parameters, report
+from daemon.jobs.signatures import SignatureSource
 from daemon.messages import CameraVerdicts, JudgedFrame
-from daemon.signature import unpack_grey, unpack_tiles
-from storage.dedup import load_signatures
 from storage.engine import Database
+from storage.signatures import here
 
-CHUNK = 100
-
-
-def to_judged(row: Any) -> JudgedFrame:
-    """A database row as the judge takes it."""
-    timed = row.time_source != "counter" and row.captured_ns is not None
-    tiles = None
-    if row.tiles is not None:
-        tiles = unpack_tiles(row.tiles, tuple(row.tile_shape))
-    vector = np.frombuffer(row.vector, dtype="<f2").astype(np.float32)
-    return JudgedFrame(
-        frame_id=int(row.id),
-        seconds=row.captured_ns / 1e9 if timed else None,
-        day=datetime.fromisoformat(row.captured_at).date().isoformat() if timed else None,
-        width=row.width,
-        height=row.height,
-        grey=unpack_grey(row.grey),
-        tiles=tiles,
-        vector=vector / np.linalg.norm(vector),
-    )
+STAGE: Final = "judging frames"
+REPORT_EVERY: Final = 50
+"""Frames between two lines of progress."""
 
 
-def stream(db: Database, space_id: int, ids: Sequence[int]) -> Iterator[JudgedFrame]:
-    """The frames in order, loaded a chunk at a time; those without a signature are left out."""
-    for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        with db.read() as connection:
-            rows = load_signatures(connection, space_id, chunk)
-        report("judging frames", start, len(ids))
-        for frame_id in chunk:
-            if frame_id in rows:
-                yield to_judged(rows[frame_id])
+def stream(
+    source: SignatureSource, ids: Sequence[int], measured: dict[int, tuple[float, float]]
+) -> Iterator[JudgedFrame]:
+    """The frames in order, each when it is needed; those that cannot be had are left out.
+
+    `measured` receives the sharpness and the exposure of each of them.
+    """
+    for count, frame in enumerate(source.frames(ids)):
+        if count % REPORT_EVERY == REPORT_EVERY - 1:
+            report(STAGE, count, len(ids))
+        quality = measure(frame.grey)
+        measured[frame.frame_id] = (quality.sharpness, quality.exposure)
+        yield frame
 
 
-def known_frames(db: Database, space_id: int, payload: bytes) -> dict[int, JudgedFrame]:
+def known_frames(db: Database, source: SignatureSource, payload: bytes) -> dict[int, JudgedFrame]:
     """The frames a stored state refers to; a keeper that left the disk no longer serves."""
     with db.read() as connection:
-        rows = load_signatures(connection, space_id, frames_needed(payload))
-    return {key: to_judged(row) for key, row in rows.items() if row.presence == "here"}
+        living = here(connection, frames_needed(payload))
+    return source.load(living)
 
 
 def as_json(result: CameraVerdicts) -> dict[str, Any]:
@@ -74,7 +59,7 @@ def as_json(result: CameraVerdicts) -> dict[str, Any]:
                 "keeper": v.keeper_id,
                 "score": v.score,
                 "reason": v.reason,
-                "tile": v.tile,
+                "tile": None if v.tile is None else [round(side, 3) for side in v.tile],
             }
             for v in result.verdicts
         ],
@@ -82,6 +67,7 @@ def as_json(result: CameraVerdicts) -> dict[str, Any]:
             [c.frame_id, base64.b64encode(c.payload).decode()] for c in result.checkpoints
         ],
         "state": base64.b64encode(result.state).decode(),
+        "needed": list(frames_needed(result.state)),
     }
 
 
@@ -92,19 +78,20 @@ def main() -> None:
     cv2.setNumThreads(1)
     parameters = read_parameters()
     db = Database(Path(parameters["state_dir"]), read_only=True)
+    measured: dict[int, tuple[float, float]] = {}
     try:
         resume = base64.b64decode(parameters["resume"]) if parameters["resume"] else None
-        space_id = int(parameters["space_id"])
-        known = known_frames(db, space_id, resume) if resume is not None else None
-        result = judge_camera(
-            stream(db, space_id, parameters["frames"]),
-            settings=JudgeSettings(**parameters["settings"]),
-            resume=resume,
-            known=known,
-        )
+        with SignatureSource(db, parameters["signatures"]) as source:
+            result = judge_camera(
+                stream(source, parameters["frames"], measured),
+                settings=JudgeSettings(**parameters["settings"]),
+                resume=resume,
+                known=None if resume is None else known_frames(db, source, resume),
+            )
+            answer = as_json(result) | {"missing": source.missing, "measured": measured}
     finally:
         db.close()
-    Path(sys.argv[1]).write_text(json.dumps(as_json(result)))
+    Path(sys.argv[1]).write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

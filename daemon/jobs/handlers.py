@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from daemon.filing.apply import ApplyResult, Moved, Skipped, apply_entries
+from daemon.filing.folder_renames import rename_folders
 from daemon.filing.undo import undo_run
 from daemon.jobs import cluster_decisions, decisions
 from daemon.jobs.child import Progress
 from daemon.jobs.cluster_split import split_cluster
 from daemon.jobs.decision_undo import undo_decisions
 from daemon.jobs.dedup import plan_dedup
+from daemon.jobs.duplicate_decisions import keep_frames, make_keeper, set_apart
 from daemon.jobs.encoder_decisions import forget_space, switch_after_all, undo_switch
+from daemon.jobs.evaluate import evaluate_cameras
+from daemon.jobs.prune import prune
 from daemon.jobs.recluster import recluster
+from daemon.jobs.restore import restore
 from daemon.jobs.workshop import Workshop
 from storage import runs
 from storage.errors import ConflictError, NotFoundError, StillwatchError, UsageError
@@ -45,7 +50,13 @@ def _recluster(call: Call) -> Outcome:
 
 
 def _dedup_plan(call: Call) -> Outcome:
-    return Outcome(plan_dedup(call.workshop, call.progress, at_once=True))
+    recompute = bool(call.arguments.get("recompute", False))
+    return Outcome(plan_dedup(call.workshop, call.progress, at_once=True, recompute=recompute))
+
+
+def _dedup_evaluate(call: Call) -> Outcome:
+    camera, pairs = call.arguments.get("camera"), int(call.arguments["pairs"])
+    return Outcome(evaluate_cameras(call.workshop, call.progress, camera=camera, pairs=pairs))
 
 
 def _dedup_apply(call: Call) -> Outcome:
@@ -73,6 +84,7 @@ def apply_run(workshop: Workshop, run_id: int, progress: Progress) -> Outcome:
             workshop.db,
             run_id,
             mode=workshop.settings.filing.mode,
+            templates=workshop.settings.filing.templates,
             clock=workshop.wall,
             progress=lambda done, total: progress("moving files", done, total),
         )
@@ -105,18 +117,42 @@ def _dedup_discard(call: Call) -> Outcome:
     return Outcome(decisions.discard_plan(call.workshop, int(call.arguments["run"]), call.actor))
 
 
+def _dedup_keep(call: Call) -> Outcome:
+    ids = [int(number) for number in call.arguments["frames"]]
+    if not ids:
+        raise UsageError("Name at least one frame.")
+    return Outcome(keep_frames(call.workshop, ids, call.actor))
+
+
+def _dedup_apart(call: Call) -> Outcome:
+    pair = int(call.arguments["frame"]), int(call.arguments["keeper"])
+    return Outcome(set_apart(call.workshop, *pair, call.actor))
+
+
+def _dedup_keeper(call: Call) -> Outcome:
+    frame_id = int(call.arguments["frame"])
+    return Outcome(make_keeper(call.workshop, frame_id, call.actor, call.progress))
+
+
 def _undo(call: Call) -> Outcome:
     run_id = int(call.arguments["run"])
     with call.workshop.db.read() as connection:
         row = runs.get_run(connection, run_id)
     if row["kind"] == "decision":
-        return Outcome(undo_decisions(call.workshop, run_id))
+        undone = undo_decisions(call.workshop, run_id)
+        _follow_names(call.workshop)
+        return Outcome(undone)
     if row["kind"] == "encoder":
         return Outcome(undo_switch(call.workshop, run_id, call.progress))
     if row["kind"] in ("recluster", "pool"):
         raise ConflictError(
             f"{format_id(RUN, run_id)} is a {row['kind']} run; it moved no file.",
             hint="Undo the filing run that followed it, or recluster with other settings.",
+        )
+    if row["kind"] == "prune":
+        raise ConflictError(
+            f"{format_id(RUN, run_id)} deleted files; that cannot be taken back.",
+            hint="What is still in the trash can: `stillwatch frames --state trashed`.",
         )
     with call.workshop.files:
         done = undo_run(
@@ -149,7 +185,21 @@ def _novel(decide: Callable[..., dict[str, Any]]) -> Callable[[Call], Outcome]:
 
 def _rename(call: Call) -> Outcome:
     cluster_id, name = int(call.arguments["cluster"]), call.arguments.get("name")
-    return Outcome(cluster_decisions.rename_cluster(call.workshop, cluster_id, name, call.actor))
+    result = cluster_decisions.rename_cluster(call.workshop, cluster_id, name, call.actor)
+    _follow_names(call.workshop)
+    return Outcome(result)
+
+
+def _follow_names(workshop: Workshop) -> None:
+    """Rename the folders of renamed clusters; what cannot be renamed now waits for filing."""
+    chosen = workshop.settings.filing
+    if workshop.filing and chosen.mode != "none":
+        if not workshop.files.acquire(blocking=False):
+            return  # the next filing does it
+        try:
+            rename_folders(workshop.db, chosen.templates, clock=workshop.wall)
+        finally:
+            workshop.files.release()
 
 
 def _switch(decide: Callable[..., dict[str, Any]]) -> Callable[[Call], Outcome]:
@@ -169,6 +219,17 @@ def _reshape(decide: Callable[..., dict[str, Any]], key: str) -> Callable[[Call]
     return handle
 
 
+def _prune(call: Call) -> Outcome:
+    at_once = bool(call.arguments.get("now", False))
+    result = prune(call.workshop, call.progress, explicit=True, at_once=at_once)
+    return Outcome(result, 3 if result["skipped"] else 0)
+
+
+def _restore(call: Call) -> Outcome:
+    result = restore(call.workshop, int(call.arguments["frame"]), call.actor)
+    return Outcome(result, 3 if result["beside"] else 0)
+
+
 def _encoder_switch(call: Call) -> Outcome:
     return Outcome(switch_after_all(call.workshop))
 
@@ -180,9 +241,15 @@ def _encoder_forget(call: Call) -> Outcome:
 HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
     "recluster": _recluster,
     "dedup_plan": _dedup_plan,
+    "dedup_evaluate": _dedup_evaluate,
     "dedup_apply": _dedup_apply,
     "dedup_discard": _dedup_discard,
+    "dedup_keep": _dedup_keep,
+    "dedup_apart": _dedup_apart,
+    "dedup_keeper": _dedup_keeper,
     "undo": _undo,
+    "prune": _prune,
+    "restore": _restore,
     "novel_accept": _novel(decisions.accept_novel),
     "novel_dismiss": _novel(decisions.dismiss_novel),
     "cluster_rename": _rename,

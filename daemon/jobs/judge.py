@@ -1,5 +1,6 @@
 """The novelty judge of the published clustering, put together from the database."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,13 +10,11 @@ from daemon.clustering.online import OnlineNovelty
 from daemon.jobs.workshop import Workshop
 from daemon.messages import CameraNovelty, References
 from daemon.signature import unpack_tiles
-from storage import cameras, clusters, dedup, embeddings, meta, novelty
+from storage import cameras, clusters, embeddings, meta, novelty, signatures
 from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
 
 NEWEST_SCORES: Final = 5_000
 """Calibration scores of a camera that are kept in mind; older ones tell of another season."""
-TAUGHT_FRAMES: Final = 300
-"""Newest usual frames that teach a camera's places when nothing is known of them yet."""
 TAUGHT_AT_ONCE: Final = 50
 
 
@@ -66,9 +65,10 @@ def load_judge(workshop: Workshop) -> OnlineNovelty | None:
             false_novel_rate=workshop.settings.clustering.false_novel_rate,
             collapse_distance=floor,
         )
-        for camera_id, stored in known.items():
-            if stored.bank is None:
-                _teach(connection, judge, space_id, camera_id)
+        taught = [camera_id for camera_id, stored in known.items() if stored.bank is None]
+        for camera_id in taught:
+            _teach(connection, judge, space_id, camera_id)
+    _store_banks(workshop, judge, space_id, taught)
     return judge
 
 
@@ -87,13 +87,34 @@ def _index(
 
 def _teach(connection: Connection, judge: OnlineNovelty, space_id: int, camera_id: int) -> None:
     """Show the judge what a camera's places look like: its newest usual frames, oldest first."""
-    ids = dedup.newest_usual_frames(connection, camera_id, TAUGHT_FRAMES)
+    ids = signatures.newest_usual_frames(connection, camera_id, signatures.TAUGHT_FRAMES)
     for start in range(0, len(ids), TAUGHT_AT_ONCE):
         part = ids[start : start + TAUGHT_AT_ONCE]
-        rows = dedup.load_signatures(connection, space_id, part)
-        maps = [
-            unpack_tiles(bytes(rows[i].tiles), tuple(rows[i].tile_shape))
-            for i in part
-            if i in rows and rows[i].tiles is not None
-        ]
+        rows = signatures.load_tiles(connection, space_id, part)
+        known = [rows[i] for i in part if i in rows]
+        maps = [unpack_tiles(bytes(row.tiles), tuple(row.tile_shape)) for row in known]
         judge.teach(camera_id, maps)
+
+
+def _store_banks(
+    workshop: Workshop, judge: OnlineNovelty, space_id: int, taught: Sequence[int]
+) -> None:
+    """Keep what these cameras were taught: the tile maps that taught it are soon forgotten."""
+    states = {camera_id: judge.camera(camera_id) for camera_id in taught}
+    if all(state.bank is None for state in states.values()):
+        return
+    with workshop.db.write() as connection:
+        logs = novelty.load_logs(connection, space_id)
+        for camera_id, state in states.items():
+            if state.bank is None or state.alpha is None:
+                continue
+            _, log = logs.get(camera_id, (0.0, novelty.RateLog()))
+            novelty.store_camera(
+                connection,
+                space_id,
+                camera_id,
+                alpha=state.alpha,
+                log=log,
+                bank=state.bank,
+                now=workshop.wall(),
+            )

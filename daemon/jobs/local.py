@@ -44,7 +44,13 @@ def open_workshop(
             with db.read() as connection:
                 roots = load_roots(connection)
             recover(db, roots, wall())
-            workshop = Workshop(state_dir=state_dir, db=db, settings=settings, wall=wall)
+            workshop = Workshop(
+                state_dir=state_dir,
+                db=db,
+                settings=settings,
+                wall=wall,
+                filing=settings.filing.enabled,
+            )
             workshop.processes.clear_leftovers()
             forget_job(db)
             yield workshop

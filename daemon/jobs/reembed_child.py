@@ -7,12 +7,10 @@ SHA-256.
 """
 
 import json
-import os
 import queue
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +19,13 @@ import numpy as np
 from daemon.encoders import registry
 from daemon.encoders.base import Encoder
 from daemon.ingest.decoder import DecodePool, DecodeResult
-from daemon.ingest.settling import stat_key
 from daemon.jobs.child import read_parameters, report
-from daemon.messages import DecodedImage, SettledFile
+from daemon.jobs.recorded_files import as_settled, reachable_roots, recorded_image
+from daemon.messages import DecodedImage
 from daemon.settings import IngestSettings
 from daemon.signature import quantise_tiles
 from storage.engine import Database
-from storage.errors import RootOfflineError
-from storage.root_guard import GuardedRoot, check_root, load_roots
+from storage.root_guard import load_roots
 from storage.spaces import lacking_rows
 
 BATCH: Final = 32
@@ -36,8 +33,6 @@ BATCH: Final = 32
 IN_HAND: Final = 48
 """Files handed to the decoders and not yet encoded."""
 STAGE: Final = "encoding known frames"
-
-_WORDS: Final = {"vanished": "its file is gone", "changing": "its file is being written"}
 
 
 class Reembedding:
@@ -83,7 +78,7 @@ class Reembedding:
             if time.monotonic() >= self._ends:
                 self.exhausted = False
                 break
-            file = _as_settled(row, roots[row.camera_id])
+            file = as_settled(row, roots[row.camera_id])
             if isinstance(file, str):
                 self.refused[int(row.id)] = file
                 continue
@@ -96,12 +91,11 @@ class Reembedding:
             yield next_result()
 
     def _take(self, row: Any, result: DecodeResult) -> None:
-        if not isinstance(result, DecodedImage):
-            self.refused[int(row.id)] = _WORDS.get(result.reason, result.reason)
-        elif result.sha256 != bytes(row.sha256):
-            self.refused[int(row.id)] = "its file has other content than was recorded"
+        image = recorded_image(row, result)
+        if isinstance(image, str):
+            self.refused[int(row.id)] = image
         else:
-            self._batch.append((row, result))
+            self._batch.append((row, image))
             if len(self._batch) >= BATCH:
                 self._hand_over()
 
@@ -136,32 +130,6 @@ class Reembedding:
         return self._folder / f"{number:08d}.npz"
 
 
-def _as_settled(row: Any, root: bytes) -> SettledFile | str:
-    """The frame's file as the decoder takes it, or why it cannot be had."""
-    try:
-        status = os.lstat(root + b"/" + bytes(row.path))
-    except (FileNotFoundError, NotADirectoryError):
-        return _WORDS["vanished"]
-    except OSError as exc:
-        return f"its file cannot be looked at: {os.strerror(exc.errno or 0)}"
-    return SettledFile(
-        camera_id=int(row.camera_id),
-        path=bytes(row.path),
-        stat=stat_key(status),
-        changed_at=status.st_ctime,
-    )
-
-
-def _reachable(roots: Iterable[GuardedRoot]) -> dict[int, bytes]:
-    """Camera -> folder, of those whose folder is the one that is known and can be opened."""
-    found: dict[int, bytes] = {}
-    for guarded in roots:
-        with suppress(RootOfflineError):
-            check_root(guarded)
-            found[guarded.camera_id] = guarded.root
-    return found
-
-
 def main() -> None:
     """Entry point of the process."""
     parameters = read_parameters()
@@ -177,13 +145,13 @@ def main() -> None:
             rows = lacking_rows(connection, int(parameters["space_id"]))
     finally:
         db.close()
-    roots, skip = _reachable(guarded.values()), set(parameters["skip"])
+    roots, skip = reachable_roots(guarded.values()), set(parameters["skip"])
     todo = [row for row in rows if row.camera_id in roots and row.id not in skip]
     work = Reembedding(encoder, todo, Path(parameters["folder"]), ends)
     report(STAGE, 0, len(todo))
     work.run(IngestSettings(**parameters["ingest"]), roots)
     # a folder that went away meanwhile says nothing of the files in it
-    still = _reachable(guarded.values())
+    still = reachable_roots(guarded.values())
     cameras = {int(row.id): int(row.camera_id) for row in todo}
     refused = {i: why for i, why in work.refused.items() if cameras[i] in still}
     outcome = {"refused": refused, "exhausted": work.exhausted, "reached": list(still)}

@@ -20,9 +20,12 @@ from daemon.jobs.child import JobStoppedError
 from daemon.jobs.dedup import plan_dedup
 from daemon.jobs.encoder_upkeep import EncoderUpkeep
 from daemon.jobs.handlers import Call, handle
+from daemon.jobs.judging import JudgeTrigger, judge_waiting
 from daemon.jobs.pool import PoolTrigger, look_at_pool
+from daemon.jobs.prune import prune, prune_due
 from daemon.jobs.recluster import recluster
 from daemon.jobs.triggers import ReclusterTrigger
+from daemon.jobs.uptime import UPTIME_SECONDS, UptimeCounter
 from daemon.jobs.workshop import Workshop
 from storage import requests, runs
 from storage.errors import StillwatchError
@@ -30,7 +33,8 @@ from storage.errors import StillwatchError
 log = logging.getLogger(__name__)
 
 HEAVY_KINDS: Final = frozenset(
-    {"recluster", "dedup_plan", "dedup_apply", "undo", "encoder_switch", "encoder_forget"}
+    {"recluster", "undo", "prune", "encoder_switch", "encoder_forget"}
+    | {"dedup_plan", "dedup_apply", "dedup_keep", "dedup_apart", "dedup_keeper"}
 )
 CHECK_SECONDS: Final = 2.0
 UPKEEP_SECONDS: Final = 600.0
@@ -52,9 +56,11 @@ class JobScheduler:
         self._filing = filing
         self._trigger = ReclusterTrigger(workshop)
         self._pool_trigger = PoolTrigger(workshop)
+        self._judge_trigger = JudgeTrigger(workshop)
         self._unclustered = self._unpooled = False
         """Whether frames came that the two have not been asked about."""
         self._encoders = EncoderUpkeep(workshop)
+        self._uptime = UptimeCounter(workshop, time.monotonic)
         self._dedup_at: float | None = None
         self.new_frames = threading.Event()
         """Set by the pipeline after a commit; a clustering may also fall due in silence."""
@@ -73,6 +79,8 @@ class JobScheduler:
         self._every(CHECK_SECONDS, self._encode_anew, "heavy", "encoders")
         self._every(settings.dedup.every_seconds, self._dedup, "heavy", "dedup")
         self._every(UPKEEP_SECONDS, self._upkeep, "heavy", "upkeep")
+        self._uptime.tick()
+        self._every(UPTIME_SECONDS, self._uptime.tick, "light", "uptime")
         ingest = settings.ingest
         self._every(ingest.rescan_seconds, lambda: self._rescan("rescan"), "light", "rescan")
         self._every(ingest.full_rescan_seconds, lambda: self._rescan("full"), "light", "full scan")
@@ -156,8 +164,11 @@ class JobScheduler:
         if self.new_frames.is_set():
             self.new_frames.clear()
             self._unclustered = self._unpooled = True
+            self._judge_trigger.frames_came()
         self._check_clustering()
         self._check_pool()
+        if self._judge_trigger.due():
+            judge_waiting(self._workshop, _quiet)
 
     def _check_pool(self) -> None:
         """A new kind of scene need not wait for the next recluster."""
@@ -208,6 +219,7 @@ class JobScheduler:
         log.info("dedup plan %s: %d frames redundant", plan["run"], plan["frames_redundant"])
         if self._filing:
             self._file()
+        self._prune()
 
     def _file(self) -> None:
         workshop = self._workshop
@@ -219,6 +231,16 @@ class JobScheduler:
             log.info("filed %d frames, skipped %d", run.applied, len(run.skipped))
         for brake in outcome.brakes:
             log.warning("filing is braked: %s", brake)
+
+    def _prune(self) -> None:
+        """Once a day, or when the disk is too full; by verdicts that were made just now."""
+        if not prune_due(self._workshop):
+            return
+        self._uptime.tick()  # ages in the trash count up to now
+        done = prune(self._workshop, _quiet, explicit=False)
+        log.info("prune: %d to the trash, %d deleted", done["trashed"], done["deleted"])
+        for words in done["notes"]:
+            log.warning("prune: %s", words)
 
     def _upkeep(self) -> None:
         with self._workshop.db.write() as connection:

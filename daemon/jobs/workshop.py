@@ -30,6 +30,8 @@ class Workshop:
     db: Database
     settings: Settings
     wall: Callable[[], float] = time.time
+    filing: bool = False
+    """Whether frames are filed unasked; then folders follow a cluster's name at once."""
     quiet: Callable[[], AbstractContextManager[object]] = nullcontext
     serve: Callable[[OnlineNovelty | None], None] = lambda _judge: None
     make_ready: Callable[[SpaceRow], None] = lambda _space: None

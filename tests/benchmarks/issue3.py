@@ -12,25 +12,17 @@ or a part fails, with 2 where a part is missing.
 """
 
 import argparse
-import inspect
-import multiprocessing
 import os
 import sys
-import tempfile
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from tests.benchmarks.page_section import replace_section
-from tests.benchmarks.rows import Row, all_hold, table
+from tests.benchmarks.page_section import CLUSTERING
+from tests.benchmarks.parts import Suite
 from tests.benchmarks.run_all import machine
 
 PARTS: Final = {
@@ -43,8 +35,8 @@ PARTS: Final = {
     "novelty_real": "Real data: novelty of scenes",
     "places_real": "Real data: novelty of places",
 }
-"""Module below `tests.benchmarks` -> title. Each has `measure`, which takes what it names of `dev`,
-`work`, `quick`, `fastdup` and `other`; it returns rows, or an object with `rows` and a `text`."""
+"""Module below `tests.benchmarks` -> title, see `parts`. They are offered `dev`, `work`, `quick`,
+`fastdup` and `other`."""
 LIBRARIES: Final = ("numpy", "scipy", "faiss-cpu", "hdbscan", "scikit-learn", "ai-edge-litert")
 INTRODUCTION: Final = """\
 ## Clustering and novelty
@@ -69,22 +61,6 @@ class Options:
     out: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one part found; `text` is Markdown that stands below the rows."""
-
-    part: str
-    rows: list[Row]
-    text: str
-    seconds: float
-
-    def section(self) -> str:
-        """The part for the page and the screen."""
-        body = f"### {PARTS[self.part]}\n\n{table(self.rows)}"
-        tail = f"\n\n{self.text}" if self.text else ""
-        return f"{body}{tail}\n\n`{self.part}`: {self.seconds:.0f} s."
-
-
 def read_options(arguments: Sequence[str] | None) -> Options:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -107,32 +83,6 @@ def read_options(arguments: Sequence[str] | None) -> Options:
     )
 
 
-def run_part(part: str, values: dict[str, Any]) -> Result:
-    """Measure one part; a failure is a row that does not hold."""
-    start = time.perf_counter()
-    try:
-        measure: Callable[..., Any] = import_module(f"tests.benchmarks.{part}").measure
-        wanted = inspect.signature(measure).parameters
-        found = measure(**{name: value for name, value in values.items() if name in wanted})
-    except Exception as exc:  # the other parts shall be measured all the same
-        traceback.print_exc()
-        reason = f"{type(exc).__name__}: {exc}"
-        found = [Row(PARTS[part], "failed", "measured", False, reason)]
-    rows, text = (found, "") if isinstance(found, list) else (found.rows, found.text)
-    return Result(part, rows, text, time.perf_counter() - start)
-
-
-def run_apart(part: str, values: dict[str, Any]) -> Result:
-    """`run_part` in a fresh process: threads and memory of one part do not touch the next."""
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(run_part, part, values).result()
-    except Exception as exc:  # the process was killed, or what it found cannot be sent
-        failed = Row(PARTS[part], "failed", "measured", False, f"{type(exc).__name__}: {exc}")
-        return Result(part, [failed], "", 0.0)
-
-
 def header(options: Options) -> str:
     """When, where, on what and with which versions."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
@@ -145,47 +95,22 @@ def header(options: Options) -> str:
     )
 
 
-def measure_all(options: Options, work: Path) -> tuple[bool, str]:
-    """Measure the parts one after the other; whether all hold, and the Markdown of the section."""
-    head = header(options)
-    print(head, flush=True)
-    results = []
-    values = {
-        "dev": options.dev,
-        "work": work,
-        "quick": options.quick,
-        "fastdup": options.fastdup,
-        "other": options.other,
-    }
-    for part in options.parts:
-        print(f"\n{PARTS[part]} ...", flush=True)
-        results.append(run_apart(part, values))
-        print(f"{results[-1].section()} Load {os.getloadavg()[0]:.1f}.", flush=True)
-    rows = [row for result in results for row in result.rows]
-    missed = sum(row.holds is False for row in rows)
-    marked = sum(row.holds is not None for row in rows)
-    load = f"Load at the end {os.getloadavg()[0]:.1f}."
-    summary = f"{marked - missed} of {marked} rows with a mark hold. {load}"
-    print(f"\n{summary}", flush=True)
-    sections = [result.section() for result in results]
-    return all_hold(rows), "\n\n".join([INTRODUCTION, head, *sections, summary])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     options = read_options(arguments)
-    missing = [part for part in options.parts if find_spec(f"tests.benchmarks.{part}") is None]
-    if missing:
-        print(f"Missing below tests/benchmarks: {', '.join(missing)}", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory(prefix="stillwatch-issue3-") as scratch:
-        work = options.work or Path(scratch)
-        work.mkdir(parents=True, exist_ok=True)
-        holds, section = measure_all(options, work)
-    if options.out is not None:
-        page = options.out.read_text(encoding="utf-8")
-        options.out.write_text(replace_section(page, section), encoding="utf-8")
-    return 0 if holds else 1
+    suite = Suite(
+        titles={part: PARTS[part] for part in options.parts},
+        markers=CLUSTERING,
+        head=f"{INTRODUCTION}\n\n{header(options)}",
+        values={
+            "dev": options.dev,
+            "quick": options.quick,
+            "fastdup": options.fastdup,
+            "other": options.other,
+        },
+        work=options.work,
+    )
+    return suite.run(options.out)
 
 
 if __name__ == "__main__":

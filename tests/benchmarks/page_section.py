@@ -1,38 +1,60 @@
-"""The part of docs/benchmarks.md between two markers, which a command of its own rewrites."""
+"""The parts of docs/benchmarks.md between two markers, which commands of their own rewrite."""
 
+from dataclasses import dataclass
 from typing import Final
 
-BEGIN: Final = "<!-- clustering and novelty: written by tests.benchmarks.issue3 -->"
-END: Final = "<!-- end of clustering and novelty -->"
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The lines before and after a section."""
+
+    begin: str
+    end: str
 
 
-def replace_section(page: str, section: str) -> str:
+CLUSTERING: Final = Markers(
+    "<!-- clustering and novelty: written by tests.benchmarks.issue3 -->",
+    "<!-- end of clustering and novelty -->",
+)
+DEDUP: Final = Markers(
+    "<!-- change-safe dedup: written by tests.benchmarks.issue4 -->",
+    "<!-- end of change-safe dedup -->",
+)
+SECTIONS: Final = (CLUSTERING, DEDUP)
+"""In the order of the page."""
+
+
+def replace_section(page: str, section: str, markers: Markers) -> str:
     """The page with the section between the markers replaced, or added at its end.
 
     Raises:
         ValueError: One marker without the other, or the end before the beginning.
     """
-    before, _, after = _parted(page)
-    text = f"{BEGIN}\n{section.strip()}\n{END}\n"
-    return f"{before.rstrip()}\n\n{text}{after.lstrip()}" if before.strip() else text + after
+    before, _, after = _parted(page, markers)
+    text = f"{markers.begin}\n{section.strip()}\n{markers.end}\n"
+    rest = f"\n{after.lstrip()}" if after.strip() else ""
+    return f"{before.rstrip()}\n\n{text}{rest}" if before.strip() else text + rest
 
 
-def keep_section(old_page: str, new_page: str) -> str:
-    """A newly written page with the section of the old one, where that has one.
+def keep_sections(old_page: str, new_page: str) -> str:
+    """A newly written page with the sections of the old one, where that has some.
 
     Raises:
         ValueError: As `replace_section`.
     """
-    _, section, _ = _parted(old_page)
-    return new_page if section is None else replace_section(new_page, section)
+    for markers in SECTIONS:
+        _, section, _ = _parted(old_page, markers)
+        if section is not None:
+            new_page = replace_section(new_page, section, markers)
+    return new_page
 
 
-def _parted(page: str) -> tuple[str, str | None, str]:
+def _parted(page: str, markers: Markers) -> tuple[str, str | None, str]:
     """What stands before, between (None without markers) and after the markers."""
-    if BEGIN not in page and END not in page:
+    if markers.begin not in page and markers.end not in page:
         return page, None, ""
-    before, begin, rest = page.partition(BEGIN)
-    section, end, after = rest.partition(END)
+    before, begin, rest = page.partition(markers.begin)
+    section, end, after = rest.partition(markers.end)
     if not begin or not end:
-        raise ValueError(f"The page needs both markers, in order: {BEGIN} {END}")
+        raise ValueError(f"The page needs both markers, in order: {markers.begin} {markers.end}")
     return before, section, after

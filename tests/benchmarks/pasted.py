@@ -37,36 +37,45 @@ def cut_out(path: Path) -> tuple[ByteArray, NDArray[np.float32]]:
     return image[part], mask[part].astype(np.float32)
 
 
-def put_in(
-    frame: Path, thing: tuple[ByteArray, NDArray[np.float32]], area: float, target: Path, seed: int
-) -> Box:
-    """Write `frame` with the thing at a random place, covering `area` (share of the picture).
+def paste(
+    picture: ByteArray,
+    thing: tuple[ByteArray, NDArray[np.float32]],
+    area: float,
+    random: np.random.Generator,
+) -> tuple[ByteArray, Box]:
+    """A copy of a BGR picture with the thing at a random place, and its box.
 
-    Its mean brightness becomes 0.6 to 1.4 times that of the frame. Returns its box.
+    The thing covers `area` (share of the picture); its mean brightness becomes 0.6 to 1.4 times
+    that of the picture.
     """
-    random = np.random.default_rng(seed)
-    picture = _read(frame).astype(np.float32)
-    height, width = picture.shape[:2]
+    canvas = picture.astype(np.float32)
+    height, width = canvas.shape[:2]
     pixels, mask = thing
     scale = float(np.sqrt(area * height * width / mask.sum()))
     size = (max(3, round(mask.shape[1] * scale)), max(3, round(mask.shape[0] * scale)))
     patch = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     cover = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)[..., None]
     patch *= (
-        picture.mean() * random.uniform(0.6, 1.4) / max(float(patch[cover[..., 0] > 0.5].mean()), 1)
+        canvas.mean() * random.uniform(0.6, 1.4) / max(float(patch[cover[..., 0] > 0.5].mean()), 1)
     )
     x, y = (
         int(random.integers(1, side - length))
         for side, length in zip((width, height), size, strict=True)
     )
-    region = picture[y : y + size[1], x : x + size[0]]
+    region = canvas[y : y + size[1], x : x + size[0]]
     region += cover * (patch - region)
-    done = cv2.imwrite(
-        str(target), np.clip(picture, 0, 255).astype(np.uint8), (cv2.IMWRITE_JPEG_QUALITY, QUALITY)
-    )
-    if not done:
+    pasted = np.clip(canvas, 0, 255).astype(np.uint8)
+    return pasted, (x / width, y / height, size[0] / width, size[1] / height)
+
+
+def put_in(
+    frame: Path, thing: tuple[ByteArray, NDArray[np.float32]], area: float, target: Path, seed: int
+) -> Box:
+    """Write the picture `frame` with the thing in it (`paste`) as a JPEG file; returns its box."""
+    pasted, box = paste(_read(frame), thing, area, np.random.default_rng(seed))
+    if not cv2.imwrite(str(target), pasted, (cv2.IMWRITE_JPEG_QUALITY, QUALITY)):
         raise ValueError(f"{target} cannot be written.")
-    return x / width, y / height, size[0] / width, size[1] / height
+    return box
 
 
 def put_into_all(frames: Sequence[Path], objects: Path, area: float, folder: Path) -> list[Box]:

@@ -20,7 +20,7 @@ from typing import Final
 
 from daemon.encoders import registry
 from tests.benchmarks import ingest, resources
-from tests.benchmarks.page_section import keep_section
+from tests.benchmarks.page_section import keep_sections
 from tests.benchmarks.report import Mark, Report
 from tests.benchmarks.ruler import Ruler
 from tests.benchmarks.workload import copy_pictures
@@ -153,7 +153,7 @@ def main() -> int:
     report.say(report.text())
     if options.out is not None:
         old = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
-        options.out.write_text(keep_section(old, report.page()), encoding="utf-8")
+        options.out.write_text(keep_sections(old, report.page()), encoding="utf-8")
     return 0 if report.holds else 1
 
 

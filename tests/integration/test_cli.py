@@ -16,7 +16,7 @@ from tests.cli_state import ROOT, Result, add, make_state, run_cli
 
 STATUS_KEYS = [
     *("state", "cameras", "frames", "ignored", "clusters", "encoder", "last_recluster"),
-    *("last_dedup", "bytes", "latency_ms", "job"),
+    *("last_dedup", "bytes", "latency_ms", "job", "last_prune"),
 ]
 FRAME_KEYS = [
     *("id", "camera", "path", "original_path", "sha256", "captured_at", "time_source"),
@@ -67,7 +67,7 @@ def test_status_json_has_the_contract_keys(state: Path) -> None:
     assert list(facts) == STATUS_KEYS
     assert facts["state"] == "stopped"
     assert set(facts["cameras"][0]) == {
-        *("name", "root", "state", "last_arrival_at", "kind", "novelty")
+        *("name", "root", "state", "last_arrival_at", "kind", "novelty", "dedup_test")
     }
     assert facts["encoder"] == {
         "id": "efficientnet_lite0",
@@ -182,7 +182,8 @@ def test_novel_runs_and_plan(state: Path) -> None:
     assert list(plan) == ["run", "groups", "frames_redundant", "bytes_redundant"]
     assert plan["bytes_redundant"] == 2000
     member = plan["groups"][0]["members"][0]
-    assert list(member) == ["frame", "path", "distance", "change_score", "reason"]
+    assert list(member) == ["frame", "path", "distance", "change_score", "reason", "sha256"]
+    assert list(plan["groups"][0]) == ["keeper", "keeper_sha256", "members"]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,9 @@ def test_novel_runs_and_plan(state: Path) -> None:
         ["dedup", "apply"],
         ["dedup", "apply", "r2"],
         ["dedup", "discard", "r2"],
+        ["dedup", "keep", "f2"],
+        ["dedup", "apart", "f2", "f1"],
+        ["dedup", "keeper", "f2"],
         ["undo", "r2"],
         ["novel", "accept", "f4"],
         ["novel", "dismiss", "f4"],
@@ -358,6 +362,7 @@ def test_shell_completion() -> None:
     assert complete("stillwatch de", "1") == ["dedup", "demo"] or set(
         complete("stillwatch de", "1")
     ) == {"dedup", "demo"}
-    assert set(complete("stillwatch dedup ", "2")) == {"plan", "apply", "discard"}
+    words = {"plan", "diff", "apply", "discard", "apart", "keep", "keeper", "evaluate"}
+    assert set(complete("stillwatch dedup ", "2")) == words
     assert "--json" in complete("stillwatch frames --", "2")
     assert complete("stillwatch frames --state nov", "3") == ["novel"]

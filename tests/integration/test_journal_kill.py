@@ -34,9 +34,21 @@ def sweep(base: Path, *arguments: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", ["apply-move", "undo-move", "apply-copy", "undo-link"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "apply-move",
+        "undo-move",
+        "apply-copy",
+        "undo-link",
+        "apply-move-sidecar",
+        "undo-move-sidecar",
+        "apply-folder",
+        "undo-folder",
+    ],
+)
 def test_killed_at_every_step(base: Path, operation: str) -> None:
-    assert sweep(base, operation) > 50
+    assert sweep(base, operation) > (20 if operation.endswith("folder") else 50)
 
 
 @pytest.mark.slow

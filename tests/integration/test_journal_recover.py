@@ -245,3 +245,47 @@ def test_a_failing_fsync_leaves_the_intent_open(
     assert [row.state for row in world.journal()] == ["intent"]
     assert settle(world) == Recovery(dropped=1)
     world.assert_rows_agree()
+
+
+def open_sidecar(world: World, frame: int, content: bytes) -> Path:
+    """A sidecar file whose intent was committed with its picture's, and is still open."""
+    sidecar = world.write("a.xmp", content)
+    facts = {"source": b"a.xmp", "target": TARGET[:-3] + b"xmp", "inode": sidecar.stat().st_ino}
+    digest = hashlib.sha256(content).digest()
+    open_intent(world, frame, "move_sidecar", sha256=digest, size=len(content), **facts)
+    return world.folder / os.fsdecode(TARGET[:-3] + b"xmp")
+
+
+def test_a_sidecar_follows_a_picture_that_went_ahead_before_the_crash(world: World) -> None:
+    frame = world.frame("a.jpg")
+    open_intent(world, frame)
+    target = open_sidecar(world, frame, b"x")
+    picture = world.folder / os.fsdecode(TARGET)
+    picture.parent.mkdir(parents=True)
+    (world.folder / "a.jpg").rename(picture)
+    assert settle(world) == Recovery(finished=2)
+    assert target.read_bytes() == b"x"
+    assert not (world.folder / "a.xmp").exists()
+    world.assert_rows_agree()
+
+
+def test_a_sidecar_stays_with_a_picture_that_stayed(world: World) -> None:
+    frame = world.frame("a.jpg")
+    open_intent(world, frame)
+    target = open_sidecar(world, frame, b"x")
+    assert settle(world) == Recovery(dropped=2)
+    assert (world.folder / "a.xmp").read_bytes() == b"x"
+    assert not target.exists()
+
+
+def test_a_sidecar_that_was_edited_before_the_recovery_stays_as_it_is(world: World) -> None:
+    frame = world.frame("a.jpg")
+    open_intent(world, frame)
+    target = open_sidecar(world, frame, b"x")
+    picture = world.folder / os.fsdecode(TARGET)
+    picture.parent.mkdir(parents=True)
+    (world.folder / "a.jpg").rename(picture)
+    (world.folder / "a.xmp").write_bytes(b"edited")
+    assert settle(world) == Recovery(finished=1, lost=1)
+    assert (world.folder / "a.xmp").read_bytes() == b"edited"
+    assert not target.exists()

@@ -16,17 +16,38 @@ from types import FrameType
 from typing import Any
 
 from daemon.filing.apply import Mode, apply_entries
+from daemon.filing.job import file_frames
 from daemon.filing.undo import undo_run
+from daemon.settings import FilingSettings
 from storage import runs
 from storage.engine import Database
 from storage.journal import Recovery, recover
 from storage.root_guard import load_roots
 from tests.tools.filing_world import World, make_world
 
-WATCHED = ("storage/journal.py", "storage/file_moves.py")
+WATCHED = (
+    "storage/journal.py",
+    "storage/journal_acts.py",
+    "storage/journal_folders.py",
+    "storage/file_moves.py",
+)
 ACTING = ("rename_noreplace", "rename_by_link", "link_noreplace", "_make_directories")
 """Functions that change a folder; the others of storage/beneath.py only open."""
-PURE = ("_open_intent", "_occupied", "_matches", "_checked", "recover")
+PURE = (
+    "open_intent",
+    "_open_intent",
+    "occupied",
+    "new_place",
+    "picture_state",
+    "row_of",
+    "_matches",
+    "_checked",
+    "_checked_sidecars",
+    "_frames_below",
+    "_finish",
+    "checked",
+    "recover",
+)
 """Functions whose lines build a statement or only look: before and after them is enough."""
 
 
@@ -52,7 +73,9 @@ def kill_at(step: int) -> Callable[[FrameType, str, Any], Any]:
 
 def operate(world: World, run: int, operation: str) -> None:
     """Apply or undo, as the first word of the operation says; the mode is the second."""
-    if operation.startswith("undo"):
+    if operation == "apply-folder":
+        file_frames(world.db, FilingSettings(), explicit=False, clock=world.clock)
+    elif operation.startswith("undo"):
         undo_run(world.db, run, clock=world.clock)
     else:
         apply_entries(world.db, run, mode=mode_of(operation), clock=world.clock)
@@ -97,6 +120,8 @@ def prepare(base: Path, operation: str, other: bool) -> tuple[World, int, dict[b
     shutil.rmtree(base / "state", ignore_errors=True)
     shutil.copytree(base / "template", base / "state")
     world = make_world(base)
+    if operation.endswith("folder"):
+        return prepare_folder(world, operation)
     keeper = world.frame("k.jpg")
     frame = world.frame("in/a.jpg", duplicate_kind="near", duplicate_of=keeper)
     entry = runs.NewEntry(
@@ -104,10 +129,25 @@ def prepare(base: Path, operation: str, other: bool) -> tuple[World, int, dict[b
     )
     with world.db.write() as connection:
         run = runs.create_run(connection, "dedup", [entry], now=world.clock())
+    if operation.endswith("sidecar"):
+        world.write("in/a.xmp", b"what a photo program wrote", 0o604)
     before = world.snapshot()
     if operation.startswith("undo"):
         apply_entries(world.db, run, mode=mode_of(operation), clock=world.clock)
     return world, run, before
+
+
+def prepare_folder(world: World, operation: str) -> tuple[World, int, dict[bytes, Any]]:
+    """Two filed frames of a cluster that has a new name; for an undo, the folder has it too."""
+    cluster = world.cluster("cats")
+    for name in ("a.jpg", "b.jpg"):
+        world.frame(name, cluster_id=cluster)
+    file_frames(world.db, FilingSettings(), explicit=False, clock=world.clock)
+    before = world.snapshot()
+    world.rename_cluster(cluster, "dogs", "cats")
+    if operation.startswith("undo"):
+        file_frames(world.db, FilingSettings(), explicit=False, clock=world.clock)
+    return world, 2, before
 
 
 def check(world: World, run: int, before: dict[bytes, Any], operation: str) -> None:
@@ -117,8 +157,10 @@ def check(world: World, run: int, before: dict[bytes, Any], operation: str) -> N
     recover(world.db, roots, world.clock())
     assert recover(world.db, roots, world.clock()) == Recovery(), "a second recovery acts again"
     assert all(row.state in ("done", "dropped") for row in world.journal())
-    extra = {} if "move" in operation else {b"in/a.jpg": 1}
+    extra = {b"in/a.jpg": 1} if "copy" in operation or "link" in operation else {}
     assert_delivered_once(world, before, extra)
+    if operation.endswith("sidecar"):
+        assert len({path.parent for path in world.folder.rglob("a.*")}) == 1, "torn apart"
     operate(world, run, operation)
     assert_delivered_once(world, before, extra)
     if operation.startswith("apply"):

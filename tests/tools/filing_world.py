@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 
 from storage.cameras import ensure_camera
 from storage.engine import Database
-from storage.models import Cluster, Frame, JournalEntry, Space
+from storage.models import Cluster, Decision, Frame, JournalEntry, Space
 from storage.root_guard import GuardedRoot, identify, load_root, record_root
 
 NOW = 1_700_000_000.0
@@ -86,6 +86,17 @@ class World:
                 .values(space_id=space, name=name, created_at=NOW)
                 .returning(Cluster.id)
             ).scalar_one()
+
+    def rename_cluster(self, cluster_id: int, name: str | None, before: str | None) -> None:
+        """What `clusters rename` writes."""
+        data = {"before": before, "after": name}
+        with self.db.write() as connection:
+            connection.execute(update(Cluster).where(Cluster.id == cluster_id).values(name=name))
+            connection.execute(
+                insert(Decision).values(
+                    kind="rename", actor="me", at=NOW, cluster_id=cluster_id, data=data
+                )
+            )
 
     def change(self, frame_id: int, **facts: Any) -> None:
         """Update columns of a frame."""

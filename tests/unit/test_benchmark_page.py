@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.issue3 import main
-from tests.benchmarks.page_section import BEGIN, END, keep_section, replace_section
+from tests.benchmarks.page_section import CLUSTERING, DEDUP, keep_sections, replace_section
 from tests.benchmarks.rows import Row, all_hold, table
 
 PAGE = "# Benchmarks\n\nFigures.\n"
+BEGIN, END = CLUSTERING.begin, CLUSTERING.end
 
 
 def test_table_marks_what_does_not_hold_and_leaves_reports_unmarked() -> None:
@@ -26,22 +27,25 @@ def test_table_marks_what_does_not_hold_and_leaves_reports_unmarked() -> None:
 
 
 def test_section_is_added_then_replaced_and_the_rest_of_the_page_stays() -> None:
-    once = replace_section(PAGE, "## New\n\nfirst")
+    once = replace_section(PAGE, "## New\n\nfirst", CLUSTERING)
     assert once == f"{PAGE}\n{BEGIN}\n## New\n\nfirst\n{END}\n"
-    twice = replace_section(once + "\nAfter.\n", "second")
-    assert twice == f"{PAGE}\n{BEGIN}\nsecond\n{END}\nAfter.\n"
+    twice = replace_section(once + "\nAfter.\n", "second", CLUSTERING)
+    assert twice == f"{PAGE}\n{BEGIN}\nsecond\n{END}\n\nAfter.\n"
+    assert replace_section(twice, "second", CLUSTERING) == twice
 
 
-def test_section_survives_a_rewrite_of_the_page() -> None:
-    old = replace_section(PAGE, "kept")
-    assert keep_section(old, "# Other\n") == f"# Other\n\n{BEGIN}\nkept\n{END}\n"
-    assert keep_section(PAGE, "# Other\n") == "# Other\n"
+def test_sections_survive_a_rewrite_of_the_page() -> None:
+    old = replace_section(replace_section(PAGE, "late", DEDUP), "kept", CLUSTERING)
+    first = f"# Other\n\n{BEGIN}\nkept\n{END}\n"
+    second = f"{DEDUP.begin}\nlate\n{DEDUP.end}\n"
+    assert keep_sections(old, "# Other\n") == f"{first}\n{second}"
+    assert keep_sections(PAGE, "# Other\n") == "# Other\n"
 
 
 @pytest.mark.parametrize("page", [BEGIN, END, f"{END}\n{BEGIN}"])
 def test_half_a_section_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="both markers"):
-        replace_section(page, "text")
+        replace_section(page, "text", CLUSTERING)
 
 
 def test_part_that_fails_is_a_row_that_does_not_hold(

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daemon.dedup.change import NoiseLimits, Prepared, judge_maps, prepare, residual_maps
+from daemon.dedup.alignment import move
+from daemon.dedup.change import (
+    NoiseLimits,
+    Prepared,
+    judge_maps,
+    prepare,
+    residual_maps,
+    score_map,
+)
 from daemon.dedup.light import fit_light
+from daemon.dedup.residual import TileResidual
 from daemon.messages import ByteArray, JudgedFrame
 
 HEIGHT, WIDTH = 120, 160
@@ -129,9 +138,11 @@ def test_featureless_pictures_compare_and_still_show_an_object(level: int) -> No
 
 def test_comparing_leaves_both_frames_as_they_were() -> None:
     a, b = frame(shot(scene(), 1)), frame(shot(scene(), 2, 1.0))
-    before = [array.copy() for one in (a, b) for array in (one.smooth, one.detail, one.windowed)]
+    before = [
+        array.copy() for one in (a, b) for array in (one.smooth, one.slope, one.texture.detail)
+    ]
     first = residual_maps(a, b)
-    after = [array for one in (a, b) for array in (one.smooth, one.detail, one.windowed)]
+    after = [array for one in (a, b) for array in (one.smooth, one.slope, one.texture.detail)]
     assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
     assert np.array_equal(first.pixel, residual_maps(a, b).pixel)
 
@@ -164,7 +175,10 @@ def test_tile_maps_join_by_the_geometric_mean() -> None:
     result = judge_maps(maps, noise)
     assert result.tile_score == pytest.approx(200, rel=1e-3)
     assert result.score == pytest.approx((result.pixel_score * 200) ** 0.5, rel=1e-3)
-    assert result.tile == pytest.approx((9 / 14, 3 / 14, 1 / 14, 1 / 14))
+    assert result.tile is not None
+    # the cell, and its neighbours: the network sees wider than its cell
+    assert 8 / 14 <= result.tile[0] + result.tile[2] / 2 <= 11 / 14
+    assert 2 / 14 <= result.tile[1] + result.tile[3] / 2 <= 5 / 14
 
 
 def test_empty_cells_are_equal_to_each_other_only() -> None:
@@ -193,3 +207,58 @@ def test_an_object_does_not_tilt_the_light() -> None:
     outside = np.abs(predicted - np.clip(keeper * 1.1, 0, 255))
     outside[15:65, 15:65] = 0
     assert outside.max() < 1.0
+
+
+@pytest.mark.parametrize("level", [None, 230, 105])
+def test_the_quick_search_finds_what_the_complete_map_holds(level: int | None) -> None:
+    grey = shot(scene(), 1, 0.4, -0.3)
+    maps = residual_maps(
+        frame(grey if level is None else with_object(grey, level)), frame(shot(scene(), 2))
+    )
+    rng = np.random.default_rng(9)
+    rows, columns = maps.grid
+    noise = NoiseLimits(rng.uniform(0.2, 2.0, (rows, columns)).astype(np.float32), None)
+    result, complete = judge_maps(maps, noise), score_map(maps, noise)
+    assert result.score == pytest.approx(complete.max(), rel=1e-5)
+    row, column = divmod(int(complete.argmax()), columns)
+    assert result.tile is not None
+    assert result.tile[:2] == pytest.approx((column * 4 / WIDTH, row * 4 / HEIGHT))
+
+
+def test_two_weak_changes_at_different_places_do_not_add_up() -> None:
+    tiles = np.random.default_rng(3).integers(-127, 128, (14, 14, 8)).astype(np.int8)
+    far, near = tiles.copy(), tiles.copy()
+    far[1, 1] = -tiles[1, 1]
+    near[6, 7] = -tiles[6, 7]  # where the object stands
+    keeper = frame(shot(scene(), 2), tiles)
+    seen = with_object(shot(scene(), 1), 230)
+    noise = replace(flat_noise(keeper), tile=np.full((14, 14), 0.1, dtype=np.float32))
+    scores = [
+        judge_maps(residual_maps(frame(seen, one), keeper), noise).score for one in (far, near)
+    ]
+    assert 2 * scores[0] < scores[1]
+
+
+@pytest.mark.parametrize("shift", [(0.4, -0.3), (-2.7, 3.0), (0.0, 0.5)])
+def test_moving_a_picture_is_what_warping_does(shift: tuple[float, float]) -> None:
+    picture = scene()[:HEIGHT, :WIDTH].copy()
+    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], dtype=np.float64)
+    warped = cv2.warpAffine(
+        picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    # warpAffine rounds to 1/32 px
+    assert np.abs(move(picture, shift) - warped).max() < 1.0
+
+
+@pytest.mark.parametrize("gain", [25, 3])
+def test_leaves_that_wobble_everywhere_do_not_hide_what_is_new(gain: int) -> None:
+    keeper = np.random.default_rng(4).uniform(0, 200, (HEIGHT, WIDTH)).astype(np.float32)
+    seen = np.roll(keeper, 1, axis=1)  # by itself every tile is far off, a pixel further none is
+    seen[60:68, 80:88] += gain
+    residual = TileResidual(seen, keeper, np.zeros_like(keeper))
+    scale = np.ones_like(residual.complete)
+    scale[:, 0] = 0.01  # the side that came into view
+    row, column, value = TileResidual(seen, keeper, np.zeros_like(keeper)).strongest(scale)
+    assert (row, column) == (15, 20)
+    assert value == pytest.approx(gain / 2, rel=0.01)
+    assert value == pytest.approx((residual.complete * scale).max(), rel=1e-5)

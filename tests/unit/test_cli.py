@@ -167,6 +167,7 @@ def test_the_status_screen_of_an_empty_state() -> None:
         | {"switch": None},
         "last_recluster": None,
         "last_dedup": None,
+        "last_prune": None,
         "bytes": {"total": 0, "redundant": 0, "freed": 0},
         "latency_ms": None,
         "job": None,

@@ -55,11 +55,14 @@ def test_the_commands_of_this_version() -> None:
         *(f"stillwatch clusters {name}" for name in ("ignore", "export")),
         *(f"stillwatch {name}" for name in ("novel", "novel accept", "novel dismiss", "undo")),
         *(f"stillwatch {name}" for name in ("recluster", "dedup plan", "dedup apply")),
+        *(f"stillwatch dedup {name}" for name in ("diff", "apart", "keep", "keeper")),
         *(f"stillwatch {name}" for name in ("dedup discard", "encoders", "encoders prepare")),
         *(f"stillwatch {name}" for name in ("config show", "config example", "doctor", "verify")),
         *(f"stillwatch service {name}" for name in ("install", "uninstall", "show")),
         *(f"stillwatch encoders {name}" for name in ("switch", "forget")),
         "stillwatch cluster",
+        "stillwatch dedup evaluate",
+        *(f"stillwatch {name}" for name in ("prune", "restore", "report")),
     }
     assert set(COMMANDS) == expected
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from daemon.filing.plan import (
     apply_brake,
     cluster_labels,
-    filing_date,
+    filing_moment,
     plan_filing,
     target_folder,
 )
@@ -81,7 +81,7 @@ def test_the_folder_of_each_state(facts: dict[str, Any], folder: bytes | None) -
 
 
 def test_an_unknown_zone_falls_back_to_the_stored_time() -> None:
-    assert filing_date(frame(timezone="Not/AZone")).isoformat() == "2024-05-06"
+    assert filing_moment(frame(timezone="Not/AZone")).date().isoformat() == "2024-05-06"
 
 
 def test_filed_frames_stay_and_only_another_cluster_moves_them() -> None:

@@ -51,6 +51,17 @@ def test_a_camera_on_which_everything_changes_is_not_granted_that() -> None:
     assert limits.max() <= 7.0
 
 
+def test_a_camera_that_is_never_still_is_granted_less_in_both_maps() -> None:
+    rng = np.random.default_rng(3)
+    cells = rng.uniform(0.1, 0.2, (14, 14)).astype(np.float32)
+    still = built([maps(np.full(SHAPE, 0.9), cells) for _ in range(19)]).limits()
+    never = built([maps(np.full(SHAPE, 2.0), cells) for _ in range(19)]).limits()
+    assert still.tile is not None and never.tile is not None
+    assert never.tile == pytest.approx(still.tile / 2)
+    # more than twice the residual, and yet not more noise
+    assert never.pixel.max() < 1.2 * still.pixel.max()
+
+
 def test_too_few_comparable_pairs_give_no_model() -> None:
     refused = [
         ResidualMaps(np.zeros((0, 0), np.float32), None, False, "x", (0.0, 0.0), (52, 40), 1.0)
@@ -122,3 +133,28 @@ def test_bytes_bring_back_the_same_model(with_tiles: bool) -> None:
         one.learn(pairs[3], 2.3, quiet=True)
     assert np.array_equal(again.limits().pixel, model.limits().pixel)
     assert (again.limits().tile is not None) == with_tiles
+
+
+def test_who_passes_now_and_then_never_widens_the_noise() -> None:
+    model = built(quiet_pairs(19))
+    passing = np.full(SHAPE, 0.4)
+    passing[4, 4] = 6.0
+    for round_ in range(400):
+        quiet = passing if round_ % 5 == 0 else np.full(SHAPE, 0.4)
+        model.learn(maps(quiet), 2.6, quiet=True)
+    # one frame in five is far over the 97 % quantile; the median is not moved by it
+    assert model.arrays()["pixel_level"][4, 4] < 3 * 0.5 + 0.5
+
+
+def test_all_pairs_teach_where_all_are_known_to_be_quiet() -> None:
+    pairs = quiet_pairs(10) + [maps(np.full(SHAPE, 0.9), np.full((14, 14), 0.02)) for _ in range(9)]
+    half, whole = built(pairs), NoiseModel.from_pairs(pairs, quiet_share=1.0)
+    assert whole is not None
+    assert whole.arrays()["pixel_level"].min() > half.arrays()["pixel_level"].max()
+
+
+def test_a_state_of_release_0_1_is_read() -> None:
+    arrays = {k: v for k, v in built(quiet_pairs(19)).arrays().items() if "usual" not in k}
+    again = NoiseModel.from_arrays(arrays)
+    again.learn(quiet_pairs(1)[0], 2.6, quiet=True)
+    assert again.limits().pixel.min() > 0.2

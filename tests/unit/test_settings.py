@@ -120,3 +120,51 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed(name: str) -> None:
     with pytest.raises(ValidationError):
         setattr(Settings().ingest, name, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "reason"),
+    [
+        ('cluster_path = "a/{nonsense}"', "filing.cluster_path", "no field"),
+        ('cluster_path = "a/{date:%Y}/{cluster}"', "filing.cluster_path", "no field"),
+        ('cluster_path = "/a/{cluster}"', "filing.cluster_path", "leading /"),
+        ('cluster_path = "../{cluster}"', "filing.cluster_path", "leave the folder"),
+        ('cluster_path = "a//{cluster}"', "filing.cluster_path", "empty part"),
+        ('cluster_path = "{cluster}/"', "filing.cluster_path", "empty part"),
+        ('cluster_path = "a/{date}"', "filing.cluster_path", "needs {cluster} or {cluster_id}"),
+        ('cluster_path = "a/{cluster"', "filing.cluster_path", "brace"),
+        ('cluster_path = ".a/{cluster}"', "filing.cluster_path", "leading dot"),
+        ('cluster_path = "trash/{cluster}"', "filing.cluster_path", "stillwatch's own"),
+        ('cluster_path = "{cluster}{camera}{cluster}{camera}"', "filing.cluster_path", "longer"),
+        ('novel_path = "n/{cluster}"', "filing.novel_path", "no field"),
+        ('duplicate_path = "d/{date}"', "filing.duplicate_path", "needs {keeper}"),
+        ('novel_path = "clusters/{date}"', "filing", "cluster_path and novel_path"),
+        ('novel_path = "Duplicates"', "filing", "novel_path and duplicate_path"),
+        (
+            'cluster_path = "{cluster}"\nduplicate_path = "{keeper}"',
+            "filing",
+            "cluster_path and duplicate_path",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(
+    tmp_path: Path, text: str, named: str, reason: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, f"[filing]\n{text}"), required=True)
+    assert f"The setting {named} is wrong" in caught.value.summary
+    assert reason in caught.value.summary
+
+
+def test_a_cluster_cannot_take_the_folder_of_another_template() -> None:
+    templates = Settings.model_validate(
+        {"filing": {"cluster_path": "{cluster}/{year}"}}
+    ).filing.templates
+    reserved = templates.reserved_for(templates.cluster)
+    for name, folder in {
+        "cats": b"cats/2024",
+        "Novel": b"Novel_/2024",
+        "trash": b"trash_/2024",
+    }.items():
+        values = {"cluster": name.encode(), "year": b"2024"}
+        assert templates.cluster.folder(values, reserved) == folder
