@@ -37,7 +37,7 @@ MEMBER_COLUMNS = (
 DIFF_COLUMNS = (
     Column("CHANGE", "change"),
     Column("FRAME", "frame"),
-    Column("KEEPER", "keeper"),
+    Column("KEEPER", lambda row: "" if row["change"] == "dropped" else row["keeper"]),
     Column("BEFORE", "keeper_before"),
     Column("PATH", "path"),
     Column("REASON", "reason"),
@@ -114,6 +114,11 @@ def _print_plan(output: Output, plan: dict[str, Any]) -> None:
         f"{plan['run']}: {counted(plan['frames_redundant'], 'redundant frame')},"
         f" {human_bytes(plan['bytes_redundant'])}, in {counted(len(plan['groups']), 'group')}"
     )
+    if plan["groups"]:
+        output.note(
+            "`stillwatch why FRAME --picture OUT.png` shows what a verdict rests on;"
+            " `stillwatch dedup apply --yes` sets the frames aside, undoable."
+        )
 
 
 @command
@@ -129,7 +134,7 @@ def apply(
     with Reader(context.state_dir) as reader:
         number = _dedup_run(reader, run)
         entries = run_entries(reader, number)
-    todo = [entry for entry in entries if entry["state"] == "planned"]
+    todo = [entry for entry in entries if entry["state"] != "applied"]  # as apply does
     if not yes:
         return dry_run_entries(context.output, number, todo)
     answer = ask(context, "dedup_apply", {"run": number}, wait=not no_wait)
@@ -150,17 +155,21 @@ def _dedup_run(reader: Reader, text: str | None) -> int:
     return number
 
 
-def dry_run_entries(output: Output, number: int, entries: list[dict[str, Any]]) -> int:
+def dry_run_entries(
+    output: Output, number: int, entries: list[dict[str, Any]], what: str = "Dry run of"
+) -> int:
     """List what a run would do to files, and say that nothing was done; the exit code is 0."""
     size = sum(entry["bytes"] or 0 for entry in entries)
     if output.as_json:
         facts = {"dry_run": True, "run": format_id(RUN, number), "frames": len(entries)}
         output.json({**facts, "bytes": size, "entries": entries})
     else:
-        output.listing(ENTRY_COLUMNS, entries)
+        known = any(entry["target"] is not None for entry in entries)
+        shown = [column for column in ENTRY_COLUMNS if known or column.value != "target"]
+        output.listing(shown, entries)
     output.note(
-        f"Dry run of r{number}: {counted(len(entries), 'file')}, {human_bytes(size)}."
-        " Nothing was changed. Add --yes to do it."
+        f"{what} r{number}: {counted(len(entries), 'file')}, {human_bytes(size)}."
+        " Nothing was changed." + (" Add --yes to do it." if entries else "")
     )
     return 0
 

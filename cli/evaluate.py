@@ -29,12 +29,20 @@ PAIR_COLUMNS = (
 )
 CURVE_COLUMNS = (
     Column("CAMERA", "camera"),
-    Column("QUIET FOUND", lambda row: _share(row["quiet_found"]) or "as is safe", right=True),
+    Column(
+        "QUIET FOUND", lambda row: _share(row["quiet_found"]) or "as much as is safe", right=True
+    ),
     Column("PREDICTED", lambda row: _share(row["predicted"]), right=True),
     Column("LIMIT", "limit", right=True),
     Column("FRAMES REMOVED", "frames_removed", right=True),
     Column("SHARE", lambda row: _share(row["share_removed"]), right=True),
     Column("THINGS LOST", lambda row: _lost(row), right=True),
+)
+
+_NOTHING = "no camera to test: a moving one and an archive have no change test"
+_CHOICE = (
+    "Each line of the second table is a choice: `quiet_found = 0.8` under [dedup] in the settings"
+    " asks for the line of 80 %; without it as much is found as is safe."
 )
 
 
@@ -85,11 +93,15 @@ def evaluate(
     if output.as_json or "request" in answer.result:
         return print_answer(output, answer)
     found = answer.result["cameras"]
-    output.listing(PAIR_COLUMNS, _rows(found, "pairs"), empty="no fixed camera yet")
-    output.lines([""])
-    output.listing(CURVE_COLUMNS, _rows(found, "curve"))
+    output.listing(PAIR_COLUMNS, _rows(found, "pairs"), empty=_NOTHING)
+    curve = _rows(found, "curve")
+    if curve:
+        output.lines([""])
+        output.listing(CURVE_COLUMNS, curve)
     for one in found:
         output.note(f"{printable(one['camera'])}: {one['words']}")
+    if any(row["quiet_found"] for row in curve):
+        output.note(_CHOICE)
     return answer.exit_code
 
 

@@ -73,7 +73,8 @@ def undo(
         )
     if not yes:
         if row["kind"] in ("dedup", "filing", "folders", "trash"):
-            return dry_run_entries(context.output, number, entries)
+            words = "Dry run of taking back"
+            return dry_run_entries(context.output, number, entries, words)
         facts = {"run": format_id(RUN, number), "kind": row["kind"], "state": row["state"]}
         return dry_run(context.output, facts)
     return print_answer(context.output, ask(context, "undo", {"run": number}, wait=not no_wait))

@@ -58,16 +58,20 @@ def prune(
     output, result = context.output, answer.result
     for words in result.get("notes", ()):
         output.note(words)
-    for run in result.get("trash_runs", ()):
-        output.note(f"`stillwatch undo {run} --yes` takes {run} out of the trash again.")
     if output.as_json:
         output.json(result)
-        return answer.exit_code
+    else:
+        _print_result(output, result)
+    for run in result.get("trash_runs", ()):
+        output.note(f"`stillwatch undo {run} --yes` takes {run} out of the trash again.")
+    return answer.exit_code
+
+
+def _print_result(output: Output, result: dict[str, Any]) -> None:
     hidden = ("notes", "entries")
     output.facts({key: value for key, value in result.items() if key not in hidden})
     if result.get("entries"):
         output.listing((Column("FRAME", "frame"), Column("REASON", "reason")), result["entries"])
-    return answer.exit_code
 
 
 def _dry_run(context: Context, *, at_once: bool) -> int:
@@ -105,6 +109,7 @@ def _dry_run(context: Context, *, at_once: bool) -> int:
         "bytes_to_trash": sum(frame.size for frame in plan.to_trash),
         "to_delete": len(plan.to_delete),
         "bytes_to_free": sum(frame.size for frame in plan.to_delete),
+        "too_young": plan.too_young,
         "missing_bytes": plan.missing_bytes,
         "notes": plan.notes,
     }
@@ -127,6 +132,11 @@ def _print_dry_run(
         f" ({human_bytes(facts['bytes_to_free'])}; each only if its keeper's file is unchanged and"
         " the change test of both passes once more). Nothing was changed."
     )
+    if facts["too_young"]:
+        output.note(
+            f"{counted(facts['too_young'], 'redundant frame')} would stay, not yet"
+            f" {settings.trash_after_days:g} days old (`trash_after_days`)."
+        )
     if not settings.enabled:
         output.note(
             "Pruning is switched off. `enabled = true` under [prune] in the settings switches it"
@@ -159,5 +169,5 @@ def restore(
     if context.output.as_json:
         context.output.json(answer.result)
     else:
-        context.output.facts(answer.result)
+        context.output.facts({k: v for k, v in answer.result.items() if k != "beside"})
     return answer.exit_code

@@ -1,5 +1,6 @@
 """`novel`: look at what was found, and say what is right."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -98,14 +99,17 @@ def dry_run(output: Output, plan: dict[str, Any]) -> int:
 def print_answer(output: Output, answer: Answer, *, undoable: bool = False) -> int:
     """Print a job's result, and how to take it back if that can be; returns its exit code."""
     result = answer.result
-    if undoable and "run" in result:
-        output.note(f"`stillwatch undo {result['run']} --yes` takes it back.")
     if output.as_json:
         output.json(result)
-        return answer.exit_code
+    else:
+        _print_result(output, result)
+    if undoable and "run" in result:
+        output.note(f"`stillwatch undo {result['run']} --yes` takes it back.")
+    return answer.exit_code
+
+
+def _print_result(output: Output, result: Mapping[str, Any]) -> None:
     entries = result.get("entries")
     output.facts({key: value for key, value in result.items() if key != "entries"})
     if isinstance(entries, list) and entries and isinstance(entries[0], dict):
-        columns = [Column(key.upper(), key) for key in entries[0]]
-        output.listing(columns, entries)
-    return answer.exit_code
+        output.listing([Column(key.upper(), key) for key in entries[0]], entries)

@@ -7,12 +7,13 @@ on arrival. The tile in the box is the one that was stored with the verdict.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
+from sqlalchemy import Connection
 
 from cli.change_drawing import Heat, Panel, draw
 from cli.context import Context, load_settings_of
@@ -20,6 +21,7 @@ from cli.output import printable
 from cli.words import place_words
 from daemon.dedup.change import NoiseLimits, judge_maps, prepare, residual_maps, score_map
 from daemon.dedup.judge_state import noise_in
+from daemon.dedup.noise import NoiseModel
 from daemon.ingest.frame_pictures import FramePictures
 from daemon.jobs.limits import camera_limit
 from daemon.jobs.signatures import SignatureSource, signature_parameters
@@ -27,7 +29,7 @@ from daemon.jobs.workshop import Workshop
 from daemon.messages import JudgedFrame
 from daemon.settings import Settings
 from storage import cameras
-from storage.dedup import LAST, load_state
+from storage.dedup import LAST, list_checkpoints, load_state
 from storage.engine import Database
 from storage.errors import FolderError, StillwatchError, UsageError
 from storage.listing import frame_row
@@ -44,7 +46,7 @@ _UNKNOWN_NOISE: Final = (1.0, 0.02)
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """The change test of two frames as it comes out now: the score of every place, and the limit.
+    """The change test by the noise known now: the score of every place, and the limit.
 
     `score`: of the whole; `reason`: why there is none of all this.
     """
@@ -79,7 +81,7 @@ def write_picture(context: Context, number: int, out: Path, *, force: bool) -> d
         row = frame_row(reader, number)
         other = frame_row(reader, _compared_with(reader, row))
     settings = load_settings_of(context)
-    test = _test(context, settings, row, other)
+    test = _as_judged(_test(context, settings, row, other), row["change_score"])
     with FramePictures(settings.ingest) as pictures:
         panels = [_panel(pictures, row, _role(row)), _panel(pictures, other, _other_role(row))]
     box = json.loads((row["novel_tile"] if _novel(row) else row["change_tile"]) or "null")
@@ -87,7 +89,7 @@ def write_picture(context: Context, number: int, out: Path, *, force: bool) -> d
     words = _words(row, box, test)
     sheet = draw(
         _title(row, int(other["id"])),
-        printable(f"{row['camera_name']} · {row['reason'] or 'no reason was stored'}"),
+        printable(f"{row['camera_name']} · {row['reason'] or _far(row)}"),
         panels,
         box=box,
         heat=heat,
@@ -148,13 +150,12 @@ def _test(context: Context, settings: Settings, row: Any, other: Any) -> _Test:
             return _Test(None, f"not compared: {'; '.join(missing)}")
         frame, keeper = found[int(row["id"])], found[int(other["id"])]
         with db.read() as connection:
-            state = load_state(connection, int(row["camera_id"]), LAST)
+            noise = _noise_near(connection, int(row["camera_id"]), int(row["id"]))
             camera = next(c for c in cameras.list_cameras(connection) if c.id == row["camera_id"])
             tiles = frame.tiles is not None
             limit = camera_limit(connection, settings, camera, tile_map=tiles)
     finally:
         db.close()
-    noise = None if state is None else noise_in(bytes(state.payload))
     return _scored(frame, keeper, None if noise is None else noise.limits(), limit)
 
 
@@ -170,6 +171,37 @@ def _scored(
         noise = NoiseLimits(np.full_like(maps.pixel, pixel), tile)
     score = judge_maps(maps, noise).score
     return _Test(Heat(ratio=score_map(maps, noise), limit=limit), "", score)
+
+
+def _as_judged(test: _Test, stored: float | None) -> _Test:
+    """Colours without the limit where the noise learnt since would give another verdict.
+
+    The noise that the judge knew at that moment is kept at checkpoints only; by what it learnt
+    since, an early change may look like none.
+    """
+    if test.heat is None or test.score is None or stored is None or not _turned(test, stored):
+        return test
+    return replace(test, heat=replace(test.heat, marked=False))
+
+
+def _turned(test: _Test, stored: float) -> bool:
+    """Whether the score as it comes out now lies on the other side of the limit."""
+    if test.heat is None or test.score is None:
+        return False
+    return (test.score <= test.heat.limit) != (stored <= test.heat.limit)
+
+
+def _noise_near(connection: Connection, camera_id: int, frame_id: int) -> NoiseModel | None:
+    """The camera's noise as stored nearest to when a frame was judged: before it, else after it."""
+    found = list_checkpoints(connection, camera_id)
+    before = [position for position, following in found if following <= frame_id]
+    after = [position for position, following in found if following > frame_id]
+    for position in (*before[:1], *after[-1:], LAST):
+        state = load_state(connection, camera_id, position)
+        noise = None if state is None else noise_in(bytes(state.payload))
+        if noise is not None:
+            return noise
+    return None
 
 
 def _panel(pictures: FramePictures, row: Any, role: str) -> Panel:
@@ -199,6 +231,14 @@ def _title(row: Any, other: int) -> str:
     return f"f{row['id']} is kept"
 
 
+def _far(row: Any) -> str:
+    """How far a frame without a stored reason, that is, one compared by the clustering, lies."""
+    if row["distance"] is None:
+        return str(row["state"]).replace("_", " ")
+    usual = "" if row["limit_now"] is None else f", usual is up to {row['limit_now']:.4f}"
+    return f"distance {row['distance']:.4f} from what is most like it{usual}"
+
+
 def _role(row: Any) -> str:
     if row["duplicate_of"] is not None:
         return "called a repeat"
@@ -219,8 +259,11 @@ def _words(row: Mapping[str, Any], box: Sequence[float] | None, test: _Test) -> 
     if row["change_score"] is not None and test.heat is not None:
         side = "within" if row["change_score"] <= test.heat.limit else "above"
         lines.append(f"Score {row['change_score']:.2f}, {side} the limit {test.heat.limit:.2f}.")
-        if test.score is not None and (test.score <= test.heat.limit) != (side == "within"):
-            lines.append(f"By the noise that the camera has learnt since: {test.score:.2f}.")
+        if test.score is not None and _turned(test, row["change_score"]):
+            lines.append(
+                f"By the noise that the camera has learnt since it would be {test.score:.2f},"
+            )
+            lines.append("so the colours say only where it changed most.")
     if box is not None:
         lines.append(f"It changed most in the box: {place_words(box)}.")
     if test.reason:

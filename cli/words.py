@@ -139,5 +139,6 @@ def place_words(tile: Sequence[float]) -> str:
 
 
 def _where(tile: Sequence[float]) -> str:
-    left, top = (round(100 * share) for share in tile[:2])
-    return f"{place_words(tile)}, {left} % from the left and {top} % from the top"
+    x, y, width, height = tile
+    across, down = 100 * (x + width / 2), 100 * (y + height / 2)  # its middle, as in the reason
+    return f"{place_words(tile)}, {across:.0f} % from the left and {down:.0f} % from the top"

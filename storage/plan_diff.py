@@ -8,7 +8,8 @@ from storage.names import FRAME, RUN, format_id, path_fields
 from storage.reading import Reader
 
 _ENTRIES: Final = (
-    "SELECT entry.frame_id, entry.keeper_id, entry.change_score, entry.reason, frame.path"
+    "SELECT entry.frame_id, entry.keeper_id, entry.change_score, entry.reason, frame.path,"
+    " frame.reason AS now"
     " FROM plan_entries AS entry JOIN frames AS frame ON frame.id = entry.frame_id"
     " WHERE entry.run_id = ? AND entry.keeper_id IS NOT NULL ORDER BY entry.frame_id"
 )
@@ -25,7 +26,7 @@ def plan_diff(reader: Reader, first: int, second: int) -> dict[str, Any]:
     Returns:
         `first`, `second` (run ids); `added`, `dropped`, `other_keeper`: lists of `frame`,
         `keeper` (in the later plan; of a dropped one in the earlier), `keeper_before`, `path`,
-        `change_score`, `reason`, by frame.
+        `change_score`, `reason` (of a dropped one: why it is kept now), by frame.
 
     Raises:
         ConflictError: The entries of a plan were forgotten: it is old and was never applied.
@@ -36,7 +37,11 @@ def plan_diff(reader: Reader, first: int, second: int) -> dict[str, Any]:
         "first": format_id(RUN, first),
         "second": format_id(RUN, second),
         "added": [_entry(after[i], None) for i in after if i not in before],
-        "dropped": [_entry(before[i], before[i]) for i in before if i not in after],
+        "dropped": [
+            _entry(before[i], before[i]) | {"reason": before[i]["now"]}
+            for i in before
+            if i not in after
+        ],
         "other_keeper": [
             _entry(after[i], before[i])
             for i in after

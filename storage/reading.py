@@ -236,7 +236,9 @@ class Reader:
         """The error that says that `text` names no row."""
         plural = f"{_WORDS[kind]}s"
         return NotFoundError(
-            f"There is no {_WORDS[kind]} {text}.", hint=f"`stillwatch {plural}` lists them."
+            f"There is no {_WORDS[kind]} {text}.",
+            hint=f"`stillwatch {plural}` lists them"
+            + (", by id (f70) and path; name it by either." if kind == FRAME else "."),
         )
 
     def resolve_cluster(self, text: str) -> int:

@@ -30,9 +30,13 @@ def _done_moves(run_id: int) -> Select[*tuple[Any, ...]]:
 
 def later_run(connection: Connection, run_id: int) -> int | None:
     """A later run that moved a frame which this run moved too, and is in effect still."""
+    # What was deleted cannot be taken back first, nor its way to the trash: it is reported instead.
+    deleted = select(JournalEntry.frame_id).where(
+        JournalEntry.operation == "delete", JournalEntry.state == "done"
+    )
     first = _touched(JournalEntry.run_id == run_id).subquery()
-    # A deletion cannot be undone first: it is reported instead.
-    others = _touched(JournalEntry.run_id != run_id, JournalEntry.operation != "delete").subquery()
+    later = (JournalEntry.run_id != run_id, JournalEntry.frame_id.not_in(deleted))
+    others = _touched(*later).subquery()
     query = (
         select(others.c.run_id)
         .join(first, (first.c.frame_id == others.c.frame_id) & (others.c.id > first.c.id))

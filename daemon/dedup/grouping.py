@@ -15,8 +15,18 @@ from daemon.dedup.change import Prepared, prepare, residual_maps
 from daemon.dedup.comparing import Comparison, JudgeSettings, compare
 from daemon.dedup.judge_state import JudgeState, Keeper, Phase
 from daemon.dedup.noise import WARM_UP, NoiseModel
-from daemon.dedup.reasons import changed, distance_between, duration, unchanged
+from daemon.dedup.reasons import (
+    TURNED_AWAY,
+    TURNED_WHILE_LEARNING,
+    VIEW_CHANGED,
+    changed,
+    distance_between,
+    duration,
+    returned,
+    unchanged,
+)
 from daemon.dedup.regime import (
+    AWAY,
     STUCK,
     TURNED,
     another_view,
@@ -35,9 +45,6 @@ _MOVING_FROM = 0.75
 _MOVING_UNTIL = 0.4
 """A camera counts as moving while three of four recent frames show another view than the keeper
 before them, until fewer than 40 % do."""
-_VIEW_CHANGED = "the camera shows another view than before"
-_TURNED = "the camera was turned: its noise is learnt anew"
-_TURNED_WHILE_LEARNING = "the camera was turned before the noise model was ready"
 
 
 class Judge:
@@ -124,7 +131,7 @@ class Judge:
             return self._start_moving()
         turned = [place for place, pair in enumerate(pairs, start=1) if another_view(pair)]
         if turned and another_view(residual_maps(frames[-1][1], frames[0][1])):
-            return self._flush(_TURNED_WHILE_LEARNING, turned[-1])
+            return self._flush(TURNED_WHILE_LEARNING, turned[-1])
         if state.noise is None:
             return self._flush("too few frames could be compared to learn the noise")
         state.phase = Phase.JUDGING
@@ -143,6 +150,7 @@ class Judge:
 
     def _judge(self, frame: JudgedFrame, prepared: Prepared) -> Verdict:
         state = self._state
+        state.turn += 1
         gap = state.cadence.gap_before(frame.seconds)
         state.cadence.add(frame.seconds)
         if state.phase is Phase.MOVING:
@@ -155,7 +163,7 @@ class Judge:
         if gap is not None:
             return self._keep(frame, prepared, f"first after a gap of {duration(gap)}")
         if compared and self._settings.finds_quiet(compared[-1].result) and not state.turned:
-            return self._remove(frame, compared[-1])
+            return self._found_quiet(frame, prepared, compared[-1])
         best = min(compared, key=lambda one: one.result.score, default=None)
         reason = self._reason_kept(frame, best)
         if best is not None and state.noise is not None and not state.turned:
@@ -214,13 +222,22 @@ class Judge:
             state.start_learning()
         return verdict
 
+    def _found_quiet(self, frame: JudgedFrame, prepared: Prepared, chosen: Comparison) -> Verdict:
+        """Remove the frame, unless it is the first that shows the view again."""
+        state = self._state
+        if state.noise is not None:
+            threshold = self._settings.threshold(chosen.result)
+            state.noise.learn(chosen.maps, threshold, quiet=True)
+        away = state.turn - chosen.keeper.turn - 1
+        if away >= AWAY:
+            return self._keep(frame, prepared, returned(chosen.keeper.frame_id, away), chosen)
+        return self._remove(frame, chosen)
+
     def _remove(self, frame: JudgedFrame, chosen: Comparison) -> Verdict:
         state, keeper = self._state, chosen.keeper
         threshold = self._settings.threshold(chosen.result)
-        if state.noise is not None:
-            state.noise.learn(chosen.maps, threshold, quiet=True)
         state.keepers.remove(keeper)
-        state.keepers.insert(0, keeper.matched_at(frame))
+        state.keepers.insert(0, keeper.matched_at(frame, state.turn))
         state.note_removed(frame)
         return Verdict(
             frame_id=frame.frame_id,
@@ -239,7 +256,8 @@ class Judge:
         best: Comparison | None = None,
     ) -> Verdict:
         state = self._state
-        state.add_keeper(Keeper.of(frame, prepared), self._settings.keepers_compared)
+        keeper = Keeper.of(frame, prepared, state.turn)
+        state.add_keeper(keeper, self._settings.keepers_compared)
         state.note_kept(frame)
         state.size_changed = False
         if best is None or not isfinite(best.result.score):
@@ -255,7 +273,7 @@ class Judge:
 
     def _reason_kept(self, frame: JudgedFrame, best: Comparison | None) -> str:
         if self._state.turned:
-            return _TURNED if self._turned_for_good() else _VIEW_CHANGED
+            return TURNED_AWAY if self._turned_for_good() else VIEW_CHANGED
         if best is None:
             return "another size" if self._state.size_changed else "first of a run"
         if not best.result.comparable:

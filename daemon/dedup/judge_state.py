@@ -21,6 +21,7 @@ _ABSENT: dict[str, NDArray[np.generic]] = {
     "kept_in_a_row": np.zeros(1, dtype=np.int64),
     "turned": np.zeros(0, dtype=np.int64),
     "matches": np.zeros(0, dtype=np.int64),
+    "turns": np.zeros(0, dtype=np.int64),
 }
 """What the states of release 0.1 do not hold yet."""
 _LIGHT_RATE = 0.002  # as slow as the noise model sinks (noise.DOWN)
@@ -40,7 +41,7 @@ class Keeper:
     """A kept frame that later ones are compared with.
 
     `matched`: capture time in seconds of its last match (at first its own); `day`: its own day;
-    `matches`: frames removed against it.
+    `matches`: frames removed against it; `turn`: of its last match (at first its own).
     """
 
     frame_id: int
@@ -49,15 +50,16 @@ class Keeper:
     matched: float | None
     day: str | None
     matches: int = 0
+    turn: int = 0
 
     @classmethod
-    def of(cls, frame: JudgedFrame, prepared: Prepared) -> Self:
+    def of(cls, frame: JudgedFrame, prepared: Prepared, turn: int) -> Self:
         """Make a keeper of a frame that is kept."""
-        return cls(frame.frame_id, prepared, frame.vector, frame.seconds, frame.day)
+        return cls(frame.frame_id, prepared, frame.vector, frame.seconds, frame.day, turn=turn)
 
-    def matched_at(self, frame: JudgedFrame) -> "Keeper":
+    def matched_at(self, frame: JudgedFrame, turn: int) -> "Keeper":
         """The same keeper after `frame` was found to be its near-duplicate."""
-        return replace(self, matched=frame.seconds, matches=self.matches + 1)
+        return replace(self, matched=frame.seconds, matches=self.matches + 1, turn=turn)
 
     def serves(self, frame: JudgedFrame, gate: float) -> bool:
         """Whether `frame` lies within `gate` seconds of the last match and on the same day."""
@@ -93,6 +95,7 @@ class JudgeState:
     kept: list[JudgedFrame] = field(default_factory=list)
     kept_in_a_row: int = 0
     turned: list[int] = field(default_factory=list)
+    turn: int = 0
 
     def watch(self, displaced: float | None) -> None:
         """Take in the displaced share of one frame; None says nothing."""
@@ -145,6 +148,7 @@ class JudgeState:
             "kept": np.array([frame.frame_id for frame in self.kept], dtype=np.int64),
             "kept_in_a_row": np.array([self.kept_in_a_row], dtype=np.int64),
             "turned": np.array(self.turned, dtype=np.int64),
+            "turns": np.array([self.turn, *(k.turn for k in self.keepers)], dtype=np.int64),
             "matches": np.array([keeper.matches for keeper in self.keepers], dtype=np.int64),
             "waiting": np.array([frame.frame_id for frame in self.waiting], dtype=np.int64),
             "keepers": np.array([keeper.frame_id for keeper in self.keepers], dtype=np.int64),
@@ -165,18 +169,21 @@ class JudgeState:
             arrays = _ABSENT | dict(stored)
         if not arrays["matches"].size:
             arrays["matches"] = np.zeros(arrays["keepers"].size, dtype=np.int64)
+        if not arrays["turns"].size:
+            arrays["turns"] = np.zeros(1 + arrays["keepers"].size, dtype=np.int64)
         phase, judged, size_changed = (int(number) for number in arrays["numbers"])
         size = tuple(int(side) for side in arrays["size"])
         keepers = [
             replace(
-                Keeper.of(known[frame_id], prepare(known[frame_id])),
+                Keeper.of(known[frame_id], prepare(known[frame_id]), turn),
                 matched=None if np.isnan(matched) else float(matched),
                 matches=int(matches),
             )
-            for frame_id, matched, matches in zip(
+            for frame_id, matched, matches, turn in zip(
                 arrays["keepers"].tolist(),
                 arrays["matched"].tolist(),
                 arrays["matches"].tolist(),
+                arrays["turns"].tolist()[1:],
                 strict=True,
             )
             if frame_id in known
@@ -194,6 +201,7 @@ class JudgeState:
             kept=[known[i] for i in arrays["kept"].tolist() if i in known],
             kept_in_a_row=int(arrays["kept_in_a_row"][0]),
             turned=arrays["turned"].tolist(),
+            turn=int(arrays["turns"][0]),
             hour=int(arrays["hour"][0]) if arrays["hour"].size else None,
             judged=judged,
         )

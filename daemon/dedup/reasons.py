@@ -1,10 +1,20 @@
 """Verdicts in plain words: what the owner reads when asking why."""
 
 from math import isfinite
+from typing import Final
 
 import numpy as np
 
 from daemon.messages import ChangeResult, FloatArray
+
+VIEW_CHANGED: Final = "the camera shows another view than before"
+TURNED_AWAY: Final = "the camera was turned: its noise is learnt anew"
+TURNED_WHILE_LEARNING: Final = "the camera was turned before the noise model was ready"
+
+
+def returned(keeper_id: int, away: int) -> str:
+    """Why a frame without a change is kept: it is the first after something else."""
+    return f"first of a run: looks like f{keeper_id} again after {away} other frames"
 
 
 def unchanged(keeper_id: int, result: ChangeResult, threshold: float) -> str:

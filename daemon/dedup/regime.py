@@ -19,6 +19,9 @@ from daemon.messages import ChangeResult, JudgedFrame
 TURNED: Final = 5
 """Kept frames in a row of one new view after which the camera counts as turned for good: a lorry
 or a hand before the lens is gone by then."""
+AWAY: Final = 6
+"""Frames without a match after which a view that comes back begins a run, whose first frame is
+kept: when the visitor left, or the lamp went out again, is worth one frame."""
 STUCK: Final = 40
 """Kept frames in a row after which the noise model is doubted: it may belong to other light."""
 STILL: Final = 0.5

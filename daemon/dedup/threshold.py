@@ -22,6 +22,9 @@ LEAST_SCORES: Final = 50
 """With fewer scores nothing is predicted and the ceiling holds."""
 LEAST_SCORE: Final = 0.05
 """Lower scores count as this one: identical pictures say nothing of a camera's noise."""
+LEAST_FOUND: Final = 0.05
+"""If less of the lower law lies below the safe ceiling, it is that of changes: people walk through
+every frame, the few quiet frames do not stand out, and nothing is predicted."""
 SHOWN: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Shares of the quiet for which the curve is shown."""
 _ROUNDS = 200
@@ -75,6 +78,10 @@ class QuietSpread:
         far = (log(max(limit, LEAST_SCORE)) - self.place) / self.scale
         return exp(-exp(-far)) if far > -50 else 0.0
 
+    def predicted(self, limit: float, ceiling: float) -> float | None:
+        """`found`, or None where the law is not that of quiet frames (`LEAST_FOUND`)."""
+        return None if self.found(ceiling) < LEAST_FOUND else self.found(limit)
+
 
 def _gumbel(logs: Scores, weight: Scores, scale: float) -> tuple[float, float]:
     """Weighted maximum likelihood of a Gumbel law, by fixed-point steps from `scale`."""
@@ -111,11 +118,12 @@ class CurvePoint:
     """What one choice of "quiet found" would do on one camera.
 
     `chosen`: the share asked for, None for the ceiling itself. `found`: the share predicted at
-    `limit`. `removed`, `removed_share`: frames that would be near-duplicates, of all judged ones.
+    `limit`, None where it cannot be told. `removed`, `removed_share`: frames that would be
+    near-duplicates, of all judged ones.
     """
 
     chosen: float | None
-    found: float
+    found: float | None
     limit: float
     removed: int
     removed_share: float
@@ -144,7 +152,7 @@ def curve(scores: Scores, frames: int, ceiling: float) -> list[CurvePoint]:
         points.append(
             CurvePoint(
                 chosen=share,
-                found=spread.found(limit),
+                found=spread.predicted(limit, ceiling),
                 limit=limit,
                 removed=removed,
                 removed_share=removed / max(1, frames),

@@ -37,7 +37,8 @@ class PrunePlan:
     """What would go to the trash and what from it, most redundant first.
 
     `missing_bytes`: what the owner's goal lacks even so; None without a goal. `taken_out`: frames
-    whose file somebody took from the trash. `notes`: what holds it back, in words.
+    whose file somebody took from the trash. `notes`: what holds it back, in words. `too_young`:
+    redundant frames that are not old enough for the trash.
     """
 
     to_trash: list[RedundantFrame] = field(default_factory=list)
@@ -46,6 +47,7 @@ class PrunePlan:
     missing_bytes: int | None = None
     taken_out: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    too_young: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,7 @@ def _choose_for_trash(
         ripe = []
     else:
         ripe = ripe_for_trash(facts.redundant, now, settings.trash_after_days)
+        plan.too_young = len(facts.redundant) - len(ripe)
     ordered = most_redundant_first(ripe)
     plan.to_trash, brakes = hold_back(ordered, "trash", facts.on_disk, limits)
     plan.brakes += brakes

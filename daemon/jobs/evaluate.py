@@ -40,8 +40,8 @@ def evaluate_cameras(
 
     Returns:
         `cameras`: a list of `camera`, `limit`, `ceiling`, `predicted` (share of the quiet that
-        the limit finds), `quiet_found` (the setting), `pairs` (kind, pairs, merged), `curve`,
-        `unread` (frames whose file could not be read), `words`.
+        the limit finds, null where it cannot be told), `quiet_found` (the setting), `pairs` (kind,
+        pairs, merged), `curve`, `unread` (frames whose file could not be read), `words`.
 
     Raises:
         NotFoundError: No such camera, or nothing was encoded yet.
@@ -91,13 +91,13 @@ def _one_camera(
         "camera": camera.name,
         "limit": round(limit, 3),
         "ceiling": most,
-        "predicted": None if spread is None else round(spread.found(limit), 3),
+        "predicted": _rounded(None if spread is None else spread.predicted(limit, most)),
         "quiet_found": quiet_found(settings, camera),
         "pairs": [asdict(one) for one in kinds],
         "curve": [
             {
                 "quiet_found": row.point.chosen,
-                "predicted": round(row.point.found, 3),
+                "predicted": _rounded(row.point.found),
                 "limit": round(row.point.limit, 3),
                 "frames_removed": row.point.removed,
                 "share_removed": round(row.point.removed_share, 4),
@@ -109,3 +109,7 @@ def _one_camera(
         "unread": tested["unread"],
         "words": in_words(kinds) if kinds else f"Nothing to test: {LEARNING}.",
     }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)

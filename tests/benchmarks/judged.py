@@ -23,9 +23,9 @@ class Judged:
 
     `removed`: all removed frames. `quiet`, `quiet_removed`: frames in which nothing happens, and
     how many of them went; `halves`: the share of them that went in the first and second half.
-    `crossed`: frames merged with a keeper of another label. `lost`: first frames of events
-    that were removed. `merged`: put-in objects that were merged with a frame without them or
-    swallowed one; `visible`, `visible_merged`: the same for objects of at least 4 grey levels.
+    `crossed`: frames merged with a keeper of another label. `lost`: first frames of runs of one
+    label that were removed. `merged`: put-in objects that were merged with a frame without them
+    or swallowed one; `visible`, `visible_merged`: the same for objects of at least 4 grey levels.
     `milliseconds`: thread CPU time a frame.
     """
 
@@ -111,15 +111,12 @@ def _merged_objects(camera: Footage, keeper: dict[int, int | None]) -> set[int]:
 
 
 def _label_errors(camera: Footage, keeper: dict[int, int | None]) -> tuple[int, int]:
-    """(frames merged across labels, first frames of events that were removed).
-
-    A return to the empty scene is no event: it may be merged with an earlier empty frame.
-    """
+    """(frames merged across labels, first frames of a run of one label that were removed)."""
     crossed, lost, previous = 0, 0, ""
     for place, label in enumerate(camera.labels):
         kept = keeper[place]
         if label not in ("", UNCLEAR):
-            lost += label not in (previous, EMPTY) and kept is not None
+            lost += label != previous and kept is not None
             previous = label
         if kept is not None and label:
             other = camera.labels[kept]

@@ -50,7 +50,7 @@ class Retention:
     files: int
 
 
-AN_HOUR: Final = Retention(every_seconds=5, trash_seconds=60, delete_seconds=60, files=300)
+AN_HOUR: Final = Retention(every_seconds=8, trash_seconds=60, delete_seconds=60, files=300)
 """For the whole week: at its end some frames are filed, some in the trash, most deleted."""
 A_MINUTE: Final = Retention(every_seconds=1.5, trash_seconds=1, delete_seconds=1, files=40)
 """The same for a few hundred frames."""

@@ -19,6 +19,8 @@ from tests.end_to_end.process import Daemon, Site
 DAY: Final = 86400.0
 BACKLOG: Final = 80
 """Files that may wait to be recorded; the camera sends the next one when there are fewer."""
+MOST_UNJUDGED: Final = 400
+"""The same of frames that wait for dedup."""
 PACE_SECONDS: Final = 0.02
 """Between two frames, where the daemon keeps up."""
 LATEST_SECONDS: Final = 6.0
@@ -30,11 +32,12 @@ LOOKS: Final = 4
 """Prune runs that are waited for at the end: to the trash, and from it."""
 AIMED_SECONDS: Final = 20.0
 """Every second kill waits so long for a run that moves files, and strikes into it."""
+_UNJUDGED: Final = "stage = 'embedded' AND judged = 0 AND coalesce(duplicate_kind, '') <> 'exact'"
 _LOOK_SECONDS: Final = 0.01
 _OPEN_OPERATIONS: Final = "SELECT 1 FROM journal WHERE state = 'intent' LIMIT 1"
 _RUNS_THAT_MOVE: Final = (
     "SELECT 1 FROM runs WHERE kind IN ('filing', 'trash', 'prune')"
-    " AND started_at IS NOT NULL AND finished_at IS NULL LIMIT 1"
+    " AND started_at IS NOT NULL AND finished_at IS NULL AND id > {} LIMIT 1"
 )
 
 
@@ -110,7 +113,7 @@ class Camera(threading.Thread):
     def run(self) -> None:
         """Send one after the other, never more than the daemon can take in."""
         for number, name in enumerate(self.names):
-            while number - recorded(self._site) >= BACKLOG:
+            while _has_enough(self._site, number):
                 if self.ended.wait(0.2):
                     return
             if self.ended.wait(PACE_SECONDS):
@@ -123,6 +126,10 @@ class Camera(threading.Thread):
             else:
                 shutil.copyfile(self._source / name, target)
             self.delivered += 1
+
+
+def _has_enough(site: Site, delivered: int) -> bool:
+    return delivered - recorded(site) >= BACKLOG or _count(site, _UNJUDGED) >= MOST_UNJUDGED
 
 
 def recorded(site: Site) -> int:
@@ -185,41 +192,47 @@ def live(site: Site, camera: Camera, kills: int, seed: int) -> Killed:
 def _run_and_kill(
     site: Site, camera: Camera, goal: int, later: float, killed: Killed, *, aimed: bool
 ) -> None:
+    newest = _newest_run(site)
     daemon = Daemon(site, (), {}, (site.folder,))
     try:
         daemon.wait_until(
             lambda: camera.delivered >= goal, f"frame {goal} has come", SETTLED_SECONDS * 10
         )
         if aimed:
-            _wait_for_moves(site)
+            _wait_for_moves(site, newest)
         camera.ended.wait(later)
         killed.starting += "filing is o" not in daemon.said
         assert daemon.process.poll() is None, daemon.said
     finally:
         daemon.kill()
     killed.kills += 1
-    if recorded(site):
-        killed.moving += bool(site.table(_RUNS_THAT_MOVE))
-        killed.open_operations += bool(site.table(_OPEN_OPERATIONS))
+    killed.moving += _moves(site, newest)
+    killed.open_operations += recorded(site) > 0 and bool(site.table(_OPEN_OPERATIONS))
 
 
-def _wait_for_moves(site: Site) -> None:
-    """Until a run moves files, or not for long."""
+def _moves(site: Site, newest: int) -> bool:
+    """Whether a run after that one is moving files; runs that were killed seem to for ever."""
+    return recorded(site) > 0 and bool(site.table(_RUNS_THAT_MOVE.format(newest)))
+
+
+def _newest_run(site: Site) -> int:
+    return int(site.table("SELECT coalesce(max(id), 0) FROM runs")[0][0]) if recorded(site) else 0
+
+
+def _wait_for_moves(site: Site, newest: int) -> None:
+    """Until a run after that one moves files, or not for long."""
     deadline = time.monotonic() + AIMED_SECONDS
     while time.monotonic() < deadline:
-        if recorded(site) and site.table(_RUNS_THAT_MOVE):
+        if _moves(site, newest):
             return
         time.sleep(_LOOK_SECONDS)
 
 
 def _until_quiet(site: Site, daemon: Daemon) -> None:
     """Until every frame is judged, and a plan has been filed and pruned after that."""
-
-    def judged() -> bool:
-        waiting = "stage = 'embedded' AND judged = 0 AND coalesce(duplicate_kind, '') <> 'exact'"
-        return _count(site, waiting) == 0
-
-    daemon.wait_until(judged, "every frame is judged", SETTLED_SECONDS)
+    daemon.wait_until(
+        lambda: _count(site, _UNJUDGED) == 0, "every frame is judged", SETTLED_SECONDS
+    )
     for _ in range(LOOKS):
         before = site.status()["last_prune"]
         daemon.wait_until(

@@ -44,6 +44,7 @@ def test_the_judgement_tells_what_is_lost() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_five_hours_of_a_camera_with_everything_on_and_three_kills(
     site: Site, tmp_path: Path
 ) -> None:

@@ -162,7 +162,7 @@ def test_show_and_why(state: Path, tmp_path: Path) -> None:
     assert by_id["runs"] == ["r2"]
     assert list(by_id)[: len(FRAME_KEYS)] == FRAME_KEYS
     text = run_cli("why", "f2", state=state).out
-    for fact in ("f1 (a.jpg)", "0.80", "25 % from the left", "not calibrated yet", "empty yard"):
+    for fact in ("f1 (a.jpg)", "0.80", "30 % from the left", "not calibrated yet", "empty yard"):
         assert fact in text
     calibrated = run_cli("why", "f1", state=state).out
     assert "0.0100, within the limit (max_distance) 0.0600" in calibrated

@@ -99,7 +99,8 @@ def test_a_job_is_asked_for_and_answered(
     ("arguments", "kind", "sent"),
     [
         (["recluster"], "recluster", {}),
-        (["dedup", "plan", "--new"], "dedup_plan", {}),
+        (["dedup", "plan", "--new"], "dedup_plan", {"recompute": False}),
+        (["dedup", "plan", "--recompute"], "dedup_plan", {"recompute": True}),
         (["dedup", "apply", "--yes"], "dedup_apply", {"run": 2}),
         (["dedup", "discard", "r2", "--yes"], "dedup_discard", {"run": 2}),
         (["undo", "r2", "--yes"], "undo", {"run": 2}),

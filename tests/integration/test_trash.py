@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import update
 
 from daemon.filing.apply import ApplyResult
+from daemon.filing.job import file_frames
 from daemon.filing.prune import PairTest, delete_run
 from daemon.filing.prune_plan import PrunePlan, entry_of, plan_prune
 from daemon.filing.trash import restore_frame, trash_run
 from daemon.filing.undo import undo_run
-from daemon.settings import PruneSettings
+from daemon.settings import FilingSettings, PruneSettings
 from storage import decisions, runs, uptime
 from storage.errors import ConflictError, NotFoundError
 from storage.models import JournalEntry
@@ -234,6 +235,25 @@ def test_deletion_and_its_record(world: World, group: dict[str, int]) -> None:
     undone = undo_run(world.db, trashed.run_id, clock=world.clock)
     assert undone.partly
     assert {entry.reason for entry in undone.skipped} == {"The frame is pruned now."}
+
+
+def test_a_deleted_frame_does_not_bar_the_way_back_of_the_others(
+    world: World, group: dict[str, int]
+) -> None:
+    before = world.snapshot()
+    filed = file_frames(world.db, FilingSettings(), explicit=True, clock=world.clock)
+    (run,) = filed.runs
+    assert world.path_of(group["exact"]).startswith("stillwatch/duplicates/")
+    trashed = trash(world)
+    stay_up(world, 31.0)
+    assert delete(world, b=False)[1].applied == 1, "the exact copy, not the near one"
+    with pytest.raises(ConflictError, match=f"r{trashed.run_id} "):
+        undo_run(world.db, run.run_id, clock=world.clock)
+    for number in (trashed.run_id, run.run_id):
+        undone = undo_run(world.db, number, clock=world.clock)
+        assert [entry.frame_id for entry in undone.skipped] == [group["exact"]]
+        assert [entry.frame_id for entry in undone.restored] == [group["near"]]
+    assert world.snapshot().keys() == before.keys() - {b"c.jpg"}
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,6 @@ def killed(world: World, run: int, operation: str, step: int) -> bool:
     if pid == 0:
         code = 1
         try:
-            state = world.db.path.parent
-            world.db = Database(state)
             sys.settrace(kill_at(step))
             operate(world, run, operation)
             sys.settrace(None)
@@ -108,7 +106,24 @@ def killed(world: World, run: int, operation: str, step: int) -> bool:
     return False
 
 
-def prepare(base: Path, operation: str, other: bool) -> tuple[World, int, dict[bytes, Any]]:
+def make_database(base: Path) -> Database:
+    """The one database object of a sweep: it compiles each statement once, for its forks too."""
+    (base / "template").mkdir()
+    Database(base / "template").close()
+    return fresh_database(base, Database(base / "state", read_only=True))
+
+
+def fresh_database(base: Path, db: Database) -> Database:
+    """Close it and put an empty database into its place; it opens again by itself."""
+    db.close()
+    shutil.rmtree(base / "state", ignore_errors=True)
+    shutil.copytree(base / "template", base / "state")
+    return db
+
+
+def prepare(
+    base: Path, db: Database, operation: str, other: bool
+) -> tuple[World, int, dict[bytes, Any]]:
     """A fresh world with one duplicate to file, or, for an undo, filed already."""
     keep = base / "cam" / "stillwatch" if other else None
     for path in base.glob("cam/*"):
@@ -117,9 +132,7 @@ def prepare(base: Path, operation: str, other: bool) -> tuple[World, int, dict[b
                 shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
         else:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(base / "state", ignore_errors=True)
-    shutil.copytree(base / "template", base / "state")
-    world = make_world(base)
+    world = make_world(base, fresh_database(base, db))
     if operation.endswith("folder"):
         return prepare_folder(world, operation)
     keeper = world.frame("k.jpg")
@@ -181,20 +194,17 @@ def assert_delivered_once(world: World, before: dict[bytes, Any], extra: dict[by
 
 def main(base: Path, operation: str, other: bool) -> int:
     """The sweep; the number of kills."""
-    (base / "template").mkdir()
-    Database(base / "template").close()
+    db = make_database(base)
     step = 0
     while True:
         step += 1
-        world, run, before = prepare(base, operation, other)
-        world.db.close()
+        world, run, before = prepare(base, db, operation, other)
+        db.close()  # no connection goes into the fork
         hit = killed(world, run, operation, step)
-        world.db = Database(base / "state")
         try:
             check(world, run, before, operation)
         except Exception as exc:
             raise SystemExit(f"step {step}: {type(exc).__name__}: {exc}") from exc
-        world.db.close()
         if not hit:
             return step - 1
 

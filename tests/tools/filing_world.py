@@ -147,12 +147,17 @@ class World:
             ), path
 
 
-def make_world(base: Path) -> World:
-    """A world below `base`: `state/` and `cam/`, one camera with a recorded root."""
+def make_world(base: Path, db: Database | None = None) -> World:
+    """A world below `base`: `state/` and `cam/`, one camera with a recorded root.
+
+    Args:
+        base: The folder.
+        db: The database of `state/` where it is open already.
+    """
     folder, state = base / "cam", base / "state"
     folder.mkdir(parents=True, exist_ok=True)
     state.mkdir(exist_ok=True)
-    db = Database(state)
+    db = db or Database(state)
     root = os.fsencode(folder)
     with db.write() as connection:
         camera_id = ensure_camera(connection, root=root, name="cam", now=NOW, timezone=None)

@@ -17,7 +17,7 @@ from storage import runs
 from storage.engine import Database
 from storage.journal import Recovery, recover
 from storage.root_guard import load_roots
-from tests.tools.filing_kill_sweep import kill_at
+from tests.tools.filing_kill_sweep import fresh_database, kill_at, make_database
 from tests.tools.filing_world import World, make_world
 
 KEEPER, FRAME = 1, 2
@@ -47,12 +47,10 @@ def planned(world: World, kind: runs.RunKind) -> int:
         return runs.create_run(connection, kind, [entry], now=world.clock())
 
 
-def prepare(base: Path, operation: str) -> tuple[World, int, dict[bytes, Any]]:
+def prepare(base: Path, db: Database, operation: str) -> tuple[World, int, dict[bytes, Any]]:
     """A fresh world with one duplicate, in the trash already unless that is the operation."""
     shutil.rmtree(base / "cam", ignore_errors=True)
-    shutil.rmtree(base / "state", ignore_errors=True)
-    shutil.copytree(base / "template", base / "state")
-    world = make_world(base)
+    world = make_world(base, fresh_database(base, db))
     world.frame("k.jpg")
     world.frame("in/a.jpg", duplicate_kind="near", duplicate_of=KEEPER)
     before = world.snapshot()
@@ -70,7 +68,6 @@ def killed(world: World, run: int, operation: str, step: int) -> bool:
     if pid == 0:
         code = 1
         try:
-            world.db = Database(world.db.path.parent)
             sys.settrace(kill_at(step))
             operate(world, run, operation)
             sys.settrace(None)
@@ -129,20 +126,17 @@ def assert_agrees(world: World, before: dict[bytes, Any]) -> None:
 
 def main(base: Path, operation: str) -> int:
     """The sweep; the number of kills."""
-    (base / "template").mkdir()
-    Database(base / "template").close()
+    db = make_database(base)
     step = 0
     while True:
         step += 1
-        world, run, before = prepare(base, operation)
-        world.db.close()
+        world, run, before = prepare(base, db, operation)
+        db.close()  # no connection goes into the fork
         hit = killed(world, run, operation, step)
-        world.db = Database(base / "state")
         try:
             check(world, run, before, operation)
         except Exception as exc:
             raise SystemExit(f"step {step}: {type(exc).__name__}: {exc}") from exc
-        world.db.close()
         if not hit:
             return step - 1
 

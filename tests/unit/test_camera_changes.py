@@ -13,7 +13,17 @@ from daemon.dedup.grouping import judge_camera
 from daemon.dedup.judge_state import JudgeState, frames_needed
 from daemon.dedup.regime import STUCK, TURNED
 from daemon.messages import CameraVerdicts, JudgedFrame, Verdict
-from tests.rendered_camera import HEIGHT, SETTINGS, START, WIDTH, frame, judge, picture, scene
+from tests.rendered_camera import (
+    HEIGHT,
+    SETTINGS,
+    START,
+    WIDTH,
+    camera,
+    frame,
+    judge,
+    picture,
+    scene,
+)
 
 INTERVAL = 10.0
 
@@ -41,6 +51,19 @@ def noisy(view: NDArray[np.float64], strength: float, seed: int) -> NDArray[np.f
     rng = np.random.default_rng([9, seed])
     coarse = rng.normal(0, strength, (HEIGHT // 2, WIDTH // 2)).astype(np.float32)
     return view + cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+def test_the_first_frame_after_a_long_visit_is_kept() -> None:
+    long, short = [10 + 14 * place for place in range(8)], [30, 60, 90]
+    things = [None] * 40 + long + [None] * 30 + short + [None] * 10
+    verdicts = by_id(judge(camera(things)))
+    back = 140 + len(long)
+    assert verdicts[back].keeper_id is None
+    assert verdicts[back].reason == "first of a run: looks like f100 again after 8 other frames"
+    assert verdicts[back + 1].keeper_id == back
+    after_short = back + 30 + len(short)
+    assert verdicts[after_short - 1].keeper_id is None
+    assert verdicts[after_short].keeper_id == back
 
 
 def test_a_camera_turned_for_good_learns_the_new_view() -> None:
@@ -92,7 +115,8 @@ def test_covered_and_uncovered() -> None:
     here, cap = scene(0), np.full((HEIGHT, WIDTH), 70.0)
     verdicts = by_id(judge(frames_of([here] * 40 + [cap] * 10 + [here] * 10)))
     assert verdicts[140].keeper_id is None
-    assert verdicts[150].keeper_id == 100
+    assert verdicts[150].reason == "first of a run: looks like f100 again after 10 other frames"
+    assert verdicts[151].keeper_id == 150
     for number in range(141, 150):  # nothing is to be seen in any of them
         assert verdicts[number].keeper_id == 140
 
@@ -105,7 +129,8 @@ def test_a_camera_that_goes_dark_keeps_what_is_faintly_seen() -> None:
     verdicts = by_id(judge(frames_of([day] * 40 + seen + [day] * 5)))
     assert verdicts[140].keeper_id is None
     assert verdicts[150].keeper_id is None
-    assert verdicts[160].keeper_id == 100
+    assert "looks like f100 again" in verdicts[160].reason
+    assert verdicts[161].keeper_id == 160
 
 
 def test_in_the_dark_less_noise_is_granted() -> None:
@@ -148,7 +173,8 @@ def test_a_crowd_does_not_teach_that_people_are_noise() -> None:
     verdicts = by_id(judge(frames_of([scene(0)] * 30 + crowd + [scene(0)] * 3, things=[91])))
     assert all(verdicts[130 + place].keeper_id is None for place in range(60))
     assert verdicts[191].keeper_id is None
-    assert verdicts[192].keeper_id == 100
+    assert "looks like f100 again" in verdicts[190].reason
+    assert verdicts[192].keeper_id == 190
 
 
 def test_a_stop_anywhere_changes_nothing() -> None:
