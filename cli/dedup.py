@@ -169,7 +169,7 @@ def dry_run_entries(
         output.listing(shown, entries)
     output.note(
         f"{what} r{number}: {counted(len(entries), 'file')}, {human_bytes(size)}."
-        " Nothing was changed." + (" Add --yes to do it." if entries else "")
+        " Nothing was changed. Add --yes to do it."
     )
     return 0
 

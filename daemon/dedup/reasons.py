@@ -18,7 +18,7 @@ def returned(keeper_id: int, away: int) -> str:
 
 
 def unchanged(keeper_id: int, result: ChangeResult, threshold: float) -> str:
-    """Why a frame is redundant: "no visible change from f12: score 0.81 of 2.30".
+    """Why a frame is redundant: "no visible change from f12: score 0.81 of 2.60".
 
     Where the score was largest is no reason here, and the words stand in the database twice for
     every redundant frame; `why` names the tile.
@@ -27,7 +27,7 @@ def unchanged(keeper_id: int, result: ChangeResult, threshold: float) -> str:
 
 
 def changed(keeper_id: int, result: ChangeResult, threshold: float) -> str:
-    """Why a frame is kept: "changed: score 7.20 of 2.30 against f12, strongest at ..."."""
+    """Why a frame is kept: "changed since f12: score 7.20 of 2.60, strongest at ..."."""
     return f"changed since f{keeper_id}: {_measure(result, threshold)}"
 
 

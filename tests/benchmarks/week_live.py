@@ -89,8 +89,8 @@ def rendered(folder: Path, frames: int, seed: int) -> list[Truth]:
 
 
 def _truth(stored: dict[str, Any]) -> Truth:
-    left, top, right, bottom = stored.pop("box")
-    return Truth(box=(left, top, right, bottom), **stored)
+    box, tone = (tuple(stored.pop(name)) for name in ("box", "tone"))
+    return Truth(box=box, tone=tone, **stored)
 
 
 class Camera(threading.Thread):

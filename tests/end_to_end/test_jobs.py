@@ -136,6 +136,8 @@ def test_every_job_can_be_asked_for(learned: Site, up: bool) -> None:
         assert (undone["restored"], undone["skipped"]) == (len(members), 0)
         assert facts(site.folder) == before
         assert ask(site, "undo", plan["run"], "--yes")["restored"] == 0
+        again = ask(site, "dedup", "apply")
+        assert again["frames"] == len(members), "what was taken back can be applied again"
 
         named = ask(site, "clusters", "rename", "c1", "front yard", "--yes")
         assert (named["cluster"], named["name"]) == ("c1", "front yard")

@@ -83,8 +83,11 @@ def test_only_old_redundant_frames_go_to_the_trash_and_undo_brings_them_back(
     world: World, group: dict[str, int]
 ) -> None:
     before = world.snapshot()
-    assert plan(world, days=6.9).to_trash == []
+    young = plan(world, days=6.9)
+    assert young.to_trash == []
+    assert young.too_young == 2
     assert [frame.id for frame in plan(world, days=7).to_trash] == [group["exact"], group["near"]]
+    assert plan(world, days=7).too_young == 0
     result = trash(world)
     assert (result.applied, result.skipped, result.state) == (2, [], "applied")
     for name in ("near", "exact"):
