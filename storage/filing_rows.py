@@ -249,17 +249,21 @@ def count_on_disk(connection: Connection) -> dict[int, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def note_brake(connection: Connection, camera_id: int, data: dict[str, Any], now: float) -> bool:
-    """Write the brake's event unless the newest one of this camera says the same; True if new."""
+def note_brake(
+    connection: Connection,
+    camera_id: int,
+    data: dict[str, Any],
+    now: float,
+    kind: str = BRAKE_EVENT,
+) -> bool:
+    """Write a brake's event unless the newest one of this camera says the same; True if new."""
     newest = connection.scalar(
         select(Event.data)
-        .where(Event.kind == BRAKE_EVENT, Event.camera_id == camera_id)
+        .where(Event.kind == kind, Event.camera_id == camera_id)
         .order_by(Event.id.desc())
         .limit(1)
     )
     if newest == data:
         return False
-    connection.execute(
-        insert(Event).values(at=now, kind=BRAKE_EVENT, camera_id=camera_id, data=data)
-    )
+    connection.execute(insert(Event).values(at=now, kind=kind, camera_id=camera_id, data=data))
     return True

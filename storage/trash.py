@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 from sqlalchemy.orm import aliased
 
-from storage.models import Camera, Decision, Event, Frame, JournalEntry
+from storage.models import Camera, Decision, Frame, JournalEntry
 from storage.root_guard import OWN_FOLDER
 
 TRASH_FOLDER: Final = OWN_FOLDER + b"/trash"
 DOOMED_FOLDER: Final = TRASH_FOLDER + b"/.deleting"
 """Where a file is while it is deleted: only stillwatch writes there."""
-BRAKE_EVENT: Final = "prune_brake"
+PRUNE_BRAKE: Final = "prune_brake"
 _LINKS: Final = ("hardlink", "copy", "move_link")
 
 _Keeper = aliased(Frame)
@@ -213,19 +213,3 @@ def mark_taken_out(connection: Connection, ids: Sequence[int]) -> None:
             .where(Frame.id.in_(ids[start : start + 500]), Frame.presence == "trashed")
             .values(presence="missing", reason="gone from the trash")
         )
-
-
-def note_brake(connection: Connection, camera_id: int, data: dict[str, Any], now: float) -> bool:
-    """Write the brake's event unless the newest one of this camera says the same; True if new."""
-    newest = connection.scalar(
-        select(Event.data)
-        .where(Event.kind == BRAKE_EVENT, Event.camera_id == camera_id)
-        .order_by(Event.id.desc())
-        .limit(1)
-    )
-    if newest == data:
-        return False
-    connection.execute(
-        insert(Event).values(at=now, kind=BRAKE_EVENT, camera_id=camera_id, data=data)
-    )
-    return True

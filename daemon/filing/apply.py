@@ -6,6 +6,7 @@ from typing import Literal
 
 from sqlalchemy import RowMapping
 
+from daemon.filing.marked_roots import MarkedRoots
 from daemon.filing.plan import cluster_labels, filed_in, filed_place, target_folder, target_path
 from daemon.filing.sidecars import Companions, SidecarFinder, clashes
 from daemon.filing.target_names import join
@@ -24,7 +25,7 @@ from storage.file_moves import remove_empty_folders
 from storage.filing_rows import FilingFrame, cluster_names, frame_to_file, path_recorded
 from storage.journal import Intent, Operation, perform, recover
 from storage.names import FRAME, RUN, format_id, printable_path
-from storage.root_guard import GuardedRoot, ensure_marker, is_own_path, load_roots
+from storage.root_guard import GuardedRoot, is_own_path, load_roots
 
 Mode = Literal["move", "hardlink", "copy", "none"]
 Clock = Callable[[], float]
@@ -167,11 +168,10 @@ class _Applier:
         self._run_id = run_id
         self._mode = mode
         self._clock = clock
-        self._roots = dict(roots)
+        self._roots = MarkedRoots(db, roots)
         self._labels = labels
         self._templates = templates
         self._finder = SidecarFinder(db)
-        self._marked: set[int] = set()
         self._keepers: dict[int, FileFacts] = {}
 
     def apply(self, entry: RowMapping, result: ApplyResult) -> Moved | None:
@@ -185,7 +185,7 @@ class _Applier:
         with self._db.read() as connection:
             frame = frame_to_file(connection, entry["frame_id"])
         sha256 = _require_unchanged(frame, entry)
-        root = self._root(frame.camera_id)
+        root = self._roots.root_of(frame.camera_id)
         folder = entry["target"].rpartition(b"/")[0] if entry["target"] else None
         folder = folder or target_folder(frame, self._labels, self._templates)
         if folder is not None and filed_in(frame) == folder:
@@ -198,18 +198,6 @@ class _Applier:
             raise FilingError("The frame has no folder to go to.", path=printable_path(frame.path))
         target, companions = self._choose_target(root, frame, folder, entry["target"])
         return self._perform(root, frame, entry, target, sha256, companions, result)
-
-    def _root(self, camera_id: int) -> GuardedRoot:
-        root = self._roots[camera_id]
-        if not root.writable:
-            raise FilingError("The camera's folder cannot be written; nothing is filed there.")
-        if camera_id not in self._marked:
-            try:
-                root = self._roots[camera_id] = ensure_marker(self._db, root)
-            except OSError as exc:
-                raise FilingError(f"The folder cannot be written: {exc.strerror}.") from exc
-            self._marked.add(camera_id)
-        return root
 
     def _choose_target(
         self, root: GuardedRoot, frame: FilingFrame, folder: bytes, planned: bytes | None

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping
 
 from daemon.filing.apply import ApplyResult, Clock, Moved, Progress, Skipped
+from daemon.filing.marked_roots import MarkedRoots
 from daemon.filing.plan import target_path
 from daemon.filing.sidecars import SidecarFinder, clashes
 from daemon.filing.target_names import join
@@ -25,7 +26,7 @@ from storage.file_moves import remove_empty_folders
 from storage.filing_rows import FilingFrame, frame_to_file
 from storage.journal import Intent, Sidecar, perform, recover
 from storage.names import FRAME, format_id, printable_path
-from storage.root_guard import GuardedRoot, ensure_marker, is_own_path, load_roots
+from storage.root_guard import GuardedRoot, is_own_path, load_roots
 from storage.trash import TRASH_FOLDER, has_dependents, is_decided, trash_row
 
 ToDo = Callable[[RowMapping], int]
@@ -99,15 +100,14 @@ class _Mover:
     ) -> None:
         self._db = db
         self._run_id = run_id
-        self._roots = roots
+        self._roots = MarkedRoots(db, roots)
         self._clock = clock
-        self._marked: set[int] = set()
         self._finder = SidecarFinder(db)
 
     def move(self, entry: RowMapping) -> int:
         frame = self._checked(entry)
         sha256: bytes = entry["sha256"]
-        root = self._marked_root(frame.camera_id)
+        root = self._roots.root_of(frame.camera_id)
         require_keeper(self._db, root, frame, entry["keeper_id"])
         target, sidecars = self._target(root, frame)
         intent = Intent(
@@ -156,18 +156,6 @@ class _Mover:
             why = "a human decided on it" if decided else "it is the keeper of another frame"
             raise FilingError(f"The frame stays: {why}.", path=path)
         return frame
-
-    def _marked_root(self, camera_id: int) -> GuardedRoot:
-        root = self._roots[camera_id]
-        if not root.writable:
-            raise FilingError("The camera's folder cannot be written; nothing is moved there.")
-        if camera_id not in self._marked:
-            try:
-                root = self._roots[camera_id] = ensure_marker(self._db, root)
-            except OSError as exc:
-                raise FilingError(f"The folder cannot be written: {exc.strerror}.") from exc
-            self._marked.add(camera_id)
-        return root
 
 
 def restore_frame(db: Database, frame_id: int, *, clock: Clock) -> tuple[Moved, bool]:

@@ -17,9 +17,10 @@ from daemon.jobs.signatures import signature_parameters
 from daemon.jobs.workshop import Workshop
 from storage import cameras, meta, runs
 from storage.errors import ConflictError
+from storage.filing_rows import note_brake
 from storage.names import FRAME, RUN, format_id
 from storage.root_guard import load_roots
-from storage.trash import RedundantFrame, bytes_on_disk, mark_taken_out, note_brake
+from storage.trash import PRUNE_BRAKE, RedundantFrame, bytes_on_disk, mark_taken_out
 
 LAST_KEY: Final = "last_prune"
 OFF_HINT: Final = (
@@ -108,7 +109,7 @@ def _note(workshop: Workshop, plan: PrunePlan) -> None:
         mark_taken_out(connection, plan.taken_out)
         for brake in plan.brakes:
             data = {"action": brake.action, "frames": brake.frames, "on_disk": brake.on_disk}
-            note_brake(connection, brake.camera_id, data, workshop.wall())
+            note_brake(connection, brake.camera_id, data, workshop.wall(), PRUNE_BRAKE)
 
 
 def _last(result: dict[str, Any], now: float) -> dict[str, Any]:

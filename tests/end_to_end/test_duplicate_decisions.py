@@ -1,9 +1,5 @@
 """Keepers of ended runs, what humans say of duplicates, and verdicts that lapse: on real files."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,9 @@ import pytest
 from daemon.jobs.decision_undo import undo_decisions
 from daemon.jobs.dedup import plan_dedup
 from daemon.jobs.duplicate_decisions import keep_frames, make_keeper, set_apart
-from daemon.jobs.workshop import Workshop
-from daemon.settings import Settings
 from storage import meta
-from storage.engine import Database
 from storage.errors import ConflictError, NotFoundError
+from tests.end_to_end.judged_site import copy_of, opened, quiet
 from tests.end_to_end.process import Row, Site, fill, yard
 
 COUNT = 40
@@ -43,31 +37,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(judged: Path, tmp_path: Path) -> Site:
-    found = Site(tmp_path / "site")
-    shutil.copytree(judged / "state", found.state, dirs_exist_ok=True)
-    shutil.copytree(judged / "yard", found.folder, dirs_exist_ok=True)
-    with opened(found) as workshop, workshop.db.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE cameras SET root = ?, root_inode = NULL, root_device = NULL",
-            (os.fsencode(found.folder),),
-        )
-    return found
-
-
-@contextmanager
-def opened(site: Site, **dedup: Any) -> Iterator[Workshop]:
-    """The jobs' view of a site without a daemon, with other settings of `[dedup]`."""
-    db = Database(site.state)
-    try:
-        yield Workshop(
-            state_dir=site.state, db=db, settings=Settings.model_validate({"dedup": dedup})
-        )
-    finally:
-        db.close()
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Nobody looks on."""
+    return copy_of(judged, tmp_path / "site")
 
 
 def plan(site: Site, *, recompute: bool = False, **dedup: Any) -> dict[str, Any]:

@@ -1,9 +1,5 @@
 """Signatures are a cache: what was dropped is computed again from the files, to the same bytes."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,8 @@ from daemon.jobs import judging
 from daemon.jobs.child import JobStoppedError
 from daemon.jobs.dedup import plan_dedup
 from daemon.jobs.signatures import SignatureSource, signature_parameters
-from daemon.jobs.workshop import Workshop
-from daemon.settings import Settings
-from storage.engine import Database
 from storage.models import Signature
+from tests.end_to_end.judged_site import copy_of, opened, quiet
 from tests.end_to_end.process import Row, Site, fill, yard
 
 COUNT = 40
@@ -49,30 +43,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(judged: Path, tmp_path: Path) -> Site:
-    """The judged site in a place of its own; times and inodes of the files are new."""
-    found = Site(tmp_path / "site")
-    shutil.copytree(judged / "state", found.state, dirs_exist_ok=True)
-    shutil.copytree(judged / "yard", found.folder, dirs_exist_ok=True)
-    with opened(found) as workshop, workshop.db.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE cameras SET root = ?, root_inode = NULL, root_device = NULL",
-            (os.fsencode(found.folder),),
-        )
-    return found
-
-
-@contextmanager
-def opened(site: Site) -> Iterator[Workshop]:
-    """The jobs' view of a site without a daemon."""
-    db = Database(site.state)
-    try:
-        yield Workshop(state_dir=site.state, db=db, settings=Settings())
-    finally:
-        db.close()
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Nobody looks on."""
+    return copy_of(judged, tmp_path / "site")
 
 
 def ids_by_name(site: Site) -> dict[str, int]:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,14 +87,14 @@ def mode_of(operation: str) -> Mode:
     return {"move": "move", "link": "hardlink", "copy": "copy"}[operation.split("-")[1]]  # type: ignore[return-value]
 
 
-def killed(world: World, run: int, operation: str, step: int) -> bool:
-    """Do the operation in a process that dies at a step; False when it got through."""
+def killed(act: Callable[[], None], step: int) -> bool:
+    """Act in a process that dies at a step; False when it got through."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             sys.settrace(kill_at(step))
-            operate(world, run, operation)
+            act()
             sys.settrace(None)
             code = 0
         finally:
@@ -200,7 +201,7 @@ def main(base: Path, operation: str, other: bool) -> int:
         step += 1
         world, run, before = prepare(base, db, operation, other)
         db.close()  # no connection goes into the fork
-        hit = killed(world, run, operation, step)
+        hit = killed(partial(operate, world, run, operation), step)
         try:
             check(world, run, before, operation)
         except Exception as exc:

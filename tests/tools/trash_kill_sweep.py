@@ -4,9 +4,9 @@ Run as `python -m tests.tools.trash_kill_sweep BASE OPERATION` with OPERATION tr
 or delete; tests/tools/filing_kill_sweep.py does the same for filing. Prints the number of kills.
 """
 
-import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from storage import runs
 from storage.engine import Database
 from storage.journal import Recovery, recover
 from storage.root_guard import load_roots
-from tests.tools.filing_kill_sweep import fresh_database, kill_at, make_database
+from tests.tools.filing_kill_sweep import fresh_database, killed, make_database
 from tests.tools.filing_world import World, make_world
 
 KEEPER, FRAME = 1, 2
@@ -60,26 +60,6 @@ def prepare(base: Path, db: Database, operation: str) -> tuple[World, int, dict[
     if operation == "delete":
         run = planned(world, "prune")
     return world, run, before
-
-
-def killed(world: World, run: int, operation: str, step: int) -> bool:
-    """Do the operation in a process that dies at a step; False when it got through."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            sys.settrace(kill_at(step))
-            operate(world, run, operation)
-            sys.settrace(None)
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitpid(pid, 0)[1]
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status) != 0:
-        raise SystemExit(f"step {step}: the process failed by itself")
-    return False
 
 
 def check(world: World, run: int, before: dict[bytes, Any], operation: str) -> None:
@@ -132,7 +112,7 @@ def main(base: Path, operation: str) -> int:
         step += 1
         world, run, before = prepare(base, db, operation)
         db.close()  # no connection goes into the fork
-        hit = killed(world, run, operation, step)
+        hit = killed(partial(operate, world, run, operation), step)
         try:
             check(world, run, before, operation)
         except Exception as exc:
