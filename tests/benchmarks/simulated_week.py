@@ -250,7 +250,12 @@ def _undo_rows(undone: Undone) -> list[Row]:
 
 
 def measure(
-    work: Path, quick: bool = False, frames: int = FRAMES, kills: int = KILLS, seed: int = SEED
+    work: Path,
+    quick: bool = False,
+    *,
+    frames: int = FRAMES,
+    kills: int = KILLS,
+    seed: int = SEED,
 ) -> list[Row]:
     """Rows of one week, with `quick` of five hours.
 
@@ -273,7 +278,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
-    rows = measure(options.work, options.frames, options.kills, options.seed)
+    rows = measure(options.work, frames=options.frames, kills=options.kills, seed=options.seed)
     print(table(rows))
     return 0 if all_hold(rows) else 1
 
