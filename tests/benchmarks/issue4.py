@@ -15,11 +15,13 @@ missing.
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import starmap
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +37,7 @@ PARTS: Final = {
     "dedup_peers": "Peers on the same frames",
     "dedup_storage": "Database size and planning",
     "dedup_backlog": "Judging beside the ingest",
+    "simulated_week": "A week, live, killed 50 times, then undone",
 }
 """Module below `tests.benchmarks` -> title, see `parts`. They are offered `dev`, `pairs`, `tools`,
 `work`, `quick`, `seconds` and `python_of` (peer -> its interpreter)."""
@@ -98,11 +101,20 @@ def _peer(text: str) -> tuple[str, Path]:
     return name, Path(interpreter)
 
 
+def peer_version(name: str, interpreter: Path) -> str:
+    """A peer with the version that its environment holds."""
+    ask = f"from importlib.metadata import version; print(version({name!r}))"
+    answer = subprocess.run(
+        [interpreter, "-c", ask], capture_output=True, text=True, timeout=60, check=False
+    )
+    return f"{name} {answer.stdout.strip() or '(version unknown)'}"
+
+
 def header(options: Options) -> str:
     """When, where, on what and with which versions."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    peers = ", ".join(options.python_of) or "none"
+    peers = ", ".join(starmap(peer_version, options.python_of.items())) or "none"
     size = "; quick: smaller sizes than promised" if options.quick else ""
     return (
         f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}; {libraries}; peers run: "
