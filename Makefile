@@ -54,8 +54,10 @@ else
 	@exec $(BIN)/stillwatch demo
 endif
 
+# On all cores; what changes the machine or measures time comes afterwards, alone.
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadscope -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.tested
 	$(BIN)/ruff check .

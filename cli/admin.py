@@ -1,14 +1,16 @@
-"""`config`, `doctor`, `verify` and, from their own modules, `encoders`, `service`."""
+"""`config`, `doctor` and, from their own modules, `encoders`, `verify`, `service`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.context import Context, command, load_settings_of
 from cli.output import Column
 from storage.errors import ConflictError, UsageError
-from storage.reading import Reader
+
+if TYPE_CHECKING:
+    from daemon.findings import Check
 
 CHECK_COLUMNS = (
     Column("STATUS", "status"),
@@ -37,9 +39,12 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(group, name="config", rich_help_panel=panel)
     app.command("doctor", rich_help_panel=panel, epilog="Example: stillwatch doctor --json")(doctor)
-    app.command("verify", rich_help_panel=panel, epilog="Example: stillwatch verify --json")(verify)
+    from cli.backup import register as register_backup
     from cli.service import register as register_service
+    from cli.verify import register as register_verify
 
+    register_verify(app, panel)
+    register_backup(app, panel)
     register_service(app, panel)
 
 
@@ -102,37 +107,21 @@ def doctor(context: Context) -> int:
     from daemon.doctor import examine
 
     checks = examine(context.state_dir, context.config)
-    rows = [
-        {"id": check.id, "status": check.status, "summary": check.summary, "fix": check.fix}
-        for check in checks
-    ]
-    context.output.listing(CHECK_COLUMNS, rows)
+    output = context.output
+    output.listing(CHECK_COLUMNS, [_finding(check) for check in checks])
+    if not output.as_json:
+        for check in checks:
+            if check.steps:
+                lines = (f"  {n}. {step}" for n, step in enumerate(check.steps, start=1))
+                output.lines(["", f"What to do about the {check.id}, in this order:", *lines])
     return 1 if any(check.status == "fail" for check in checks) else 0
 
 
-@command
-def verify(context: Context) -> int:
-    """Prove that nothing is lost: files, rows, vectors and journal agree (I1 to I7)."""
-    Reader(context.state_dir).close()
-    output = context.output
-    from daemon.settings import default_path, load_settings
-    from daemon.verification import verify as prove
-    from storage.engine import Database
-
-    config = context.config or default_path(context.state_dir)
-    settings = load_settings(config, required=context.config is not None)
-    ignored = frozenset(name.lower().encode() for name in settings.ingest.ignore)
-    database = Database(context.state_dir, read_only=True)
-    try:
-        with output.progress() as report:
-            found = prove(database, ignored, report)
-    finally:
-        database.close()
-    if output.as_json:
-        output.json(found)
-    else:
-        output.facts({"ok": found["ok"]})
-        names = [name for name in found if name != "ok"]
-        rows = [{"rule": name, "text": text} for name in names for text in found[name]]
-        output.listing((Column("RULE", "rule"), Column("VIOLATION", "text")), rows)
-    return 0 if found["ok"] else 1
+def _finding(check: "Check") -> dict[str, object]:
+    found: dict[str, object] = {
+        "id": check.id,
+        "status": check.status,
+        "summary": check.summary,
+        "fix": check.fix,
+    }
+    return found | ({"steps": list(check.steps)} if check.steps else {})

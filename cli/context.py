@@ -7,7 +7,6 @@ every command show them, and hands the function one `Context` instead.
 
 import functools
 import inspect
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.logs import set_up_logging
 from storage.errors import FolderError
+from storage.modes import make_private_folder
 
 if TYPE_CHECKING:
     from cli.output import Output
@@ -68,8 +69,6 @@ _GLOBALS: dict[str, tuple[Any, object]] = {
 }
 """Name -> annotation and default of the options that every command has."""
 
-PACKAGES = ("daemon", "storage", "cli")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -113,7 +112,7 @@ class Context:
             usable = os.geteuid() == 0 and os.access(folder, os.W_OK | os.X_OK)
             folder = folder if usable else user_state()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
         except OSError as exc:
             raise FolderError(
                 f"The state folder cannot be made: {exc.strerror}.",
@@ -160,13 +159,16 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
         ctx.obj = context
         if ctx.invoked_subcommand is not None:
             return None
-        _set_up_logging(verbose=context.verbose)
+        set_up_logging(verbose=context.verbose)
         try:
             return function(context, **values)
         except BrokenPipeError:
             # The reader (`head`) has seen enough; the interpreter must not flush into it either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            _require_sound_database(context.state_dir)
+            raise
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
@@ -183,18 +185,15 @@ def command(function: Callable[..., int | None]) -> Callable[..., int | None]:
     return run
 
 
-def log_events() -> None:
-    """Show what a running daemon does (batches, plans, changes of state) on stderr."""
-    for name in PACKAGES:
-        logger = logging.getLogger(name)
-        logger.setLevel(min(logger.level, logging.INFO))
+def _require_sound_database(state_dir: Path) -> None:
+    """What looks like a bug may be a damaged database, whose rows make no sense.
 
+    Raises:
+        DamagedDatabaseError: It is one.
+    """
+    from storage.backup import check_file
+    from storage.reading import DATABASE_NAME
 
-def _set_up_logging(*, verbose: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    # By name: the three packages have no parent logger, and other libraries stay quiet.
-    for name in PACKAGES:
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    path = state_dir / DATABASE_NAME
+    if path.exists():
+        check_file(path)

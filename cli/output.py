@@ -5,6 +5,7 @@ with file names in them) is escaped, so that a file cannot forge a line or drive
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from cli.logs import journal_prefix
 from storage.errors import StillwatchError
 from storage.names import printable_path
 
@@ -24,9 +26,14 @@ class ProgressReport(Protocol):
     """Takes how far a job is."""
 
     def __call__(
-        self, stage: str, done: int, total: int, seconds_left: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        seconds_left: float | None = None,
+        pace: str = "",
     ) -> None:
-        """The stage, the number done, the total (0: unknown) and how long it may still take."""
+        """The stage, the number done, the total (0: unknown), how long it may take, how fast."""
         ...
 
 
@@ -138,17 +145,17 @@ class Output:
             sys.stdout.write(f"{name}{gap}{cell_text(value)}\n")
         sys.stdout.flush()
 
-    def note(self, text: str) -> None:
-        """One plain line on stderr."""
-        sys.stderr.write(printable(text) + "\n")
+    def note(self, text: str, level: int = logging.INFO) -> None:
+        """One plain line on stderr; in systemd's journal it has the level's priority."""
+        sys.stderr.write(f"{journal_prefix(level)}{printable(text)}\n")
         sys.stderr.flush()
 
     def error(self, error: StillwatchError) -> None:
         """An error: one line and its hint on stderr; with JSON the error object on stdout."""
         where = f" ({error.path})" if error.path and error.path not in error.summary else ""
-        self.note(f"error: {error.summary}{where}")
+        self.note(f"error: {error.summary}{where}", logging.ERROR)
         if error.hint:
-            self.note(f"hint: {error.hint}")
+            self.note(f"hint: {error.hint}", logging.ERROR)
         if self.as_json:
             self.json({"error": error.as_json()})
 
@@ -173,9 +180,13 @@ class Output:
             task = bar.add_task("waiting", total=None, count="")
 
             def report(
-                stage: str, done: int, total: int, seconds_left: float | None = None
+                stage: str,
+                done: int,
+                total: int,
+                seconds_left: float | None = None,
+                pace: str = "",
             ) -> None:
-                count = (f"{done}/{total}" if total else "") + left_words(seconds_left)
+                count = (f"{done}/{total}" if total else "") + pace_words(pace, seconds_left)
                 bar.update(
                     task,
                     description=printable(stage),
@@ -197,7 +208,12 @@ class _PlainProgress:
         self._at = 0.0
 
     def __call__(
-        self, stage: str, done: int, total: int, seconds_left: float | None = None
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        seconds_left: float | None = None,
+        pace: str = "",
     ) -> None:
         """Print the line unless it would say the same, or too soon."""
         now = time.monotonic()
@@ -206,7 +222,12 @@ class _PlainProgress:
             return
         self._stage, self._last, self._at = stage, (done, total), now
         count = f": {done}/{total}" if total else ""
-        self._note(f"{stage}{count}{left_words(seconds_left)}")
+        self._note(f"{stage}{count}{pace_words(pace, seconds_left)}")
+
+
+def pace_words(pace: str, seconds_left: float | None) -> str:
+    """How fast a job goes and how long it may still take: `, 350 a second, about 20 s left`."""
+    return (f", {pace}" if pace else "") + left_words(seconds_left)
 
 
 def left_words(seconds: float | None) -> str:

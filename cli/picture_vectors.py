@@ -7,7 +7,7 @@ import numpy as np
 
 from cli.context import Context
 from daemon.encoders import registry
-from daemon.ingest.decoder import ChildFailedError, DecodeChild
+from daemon.ingest.decode_process import ChildFailedError, DecodeChild
 from daemon.messages import ByteArray, FloatArray
 from daemon.settings import Settings, default_path, load_settings
 from storage.errors import EncoderMismatchError, StillwatchError, UsageError

@@ -1,13 +1,18 @@
 """`run` and `demo`: the daemon in the foreground."""
 
+import faulthandler
+import logging
 import os
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.context import Context, command, log_events, user_state
+from cli.context import Context, command, user_state
+from cli.logs import log_events
 from cli.status import print_status
 from storage.errors import FolderError
 
@@ -44,14 +49,19 @@ def run(
         check_folder(folder)
     state_dir = context.made_state_dir()
     output = context.output
-    from daemon.service import RunOptions, main
+    from daemon.foreground import main
+    from daemon.run_options import RunOptions
 
     options = RunOptions(
         folders=tuple(folders), state_dir=state_dir, config=context.config, once=once, file=file
     )
+    report: Callable[[str], None] = output.note
     if not once:
+        faulthandler.enable()  # systemd's watchdog aborts a daemon that hangs: tell where it hung
         log_events()
-    code = main(options, output.note)
+        if not sys.stderr.isatty():
+            report = logging.getLogger(__name__).info
+    code = main(options, report)
     if once:
         print_status(state_dir, output)
     return code

@@ -79,6 +79,19 @@ def _duplicate_share(camera: Mapping[str, Any]) -> str:
     return f"{camera['duplicates']:,} ({100 * camera['duplicates'] / camera['total']:.0f} %)"
 
 
+def settings_problems(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is not as it should be, in words: a pause, settings not in force; empty where all is."""
+    if facts.get("paused"):
+        return {"paused": facts["paused"]}
+    told = facts.get("settings")
+    if told is None:
+        return {}
+    if told["problem"]:
+        what = "the old ones hold, and nothing is pruned"
+        return {"settings": f"not reloaded ({what}): {told['problem']}"}
+    return {"settings": f"need a restart: {told['restart']}"} if told["restart"] else {}
+
+
 def _summary(facts: Mapping[str, Any], now: float) -> Any:
     frames, sizes, latency = facts["frames"], facts["bytes"], facts["latency_ms"]
     states = ", ".join(
@@ -107,6 +120,8 @@ def _summary(facts: Mapping[str, Any], now: float) -> Any:
             f"{latency['p50'] / 1000:.2f} s median, {latency['p99'] / 1000:.2f} s p99,"
             " from the last change of a file to its row"
         )
+    for name, text in settings_problems(facts).items():
+        lines[name] = text
     if facts["ignored"]:
         lines["ignored"] = f"{facts['ignored']:,} files that are no pictures by their extension"
     return _labelled(lines, "cyan")
@@ -196,8 +211,9 @@ def problems(cameras: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Camera name -> what is wrong with it or may be, in words; only where there is something."""
     found = {}
     for camera in cameras:
-        told = [camera[key] for key in ("filing", "suggestion") if camera[key]]
-        if camera["reason"] and camera["state"] in ("degraded", "offline", "polling"):
+        told = [*camera["hindrances"].values()]
+        told += [camera[key] for key in ("filing", "suggestion") if camera[key]]
+        if camera["reason"] and camera["state"] != "inactive":
             told.insert(0, f"{camera['state']}: {camera['reason']}")
         if told:
             found[printable(str(camera["name"]))] = "; ".join(told)

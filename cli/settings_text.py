@@ -19,6 +19,7 @@ EXAMPLES: Final[dict[str, object]] = {
     "camera.quiet_found": 0.8,
     "cameras.timezone": "Europe/Berlin",
     "cameras.kind": "fixed",
+    "backup.folder": "/srv/backups/stillwatch",
     "encoder.cache": "/var/cache/stillwatch",
     "dedup.quiet_found": 0.9,
     "prune.keep_free_gb": 50.0,

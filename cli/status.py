@@ -12,7 +12,7 @@ import typer
 
 from cli.context import Context, command
 from cli.output import Column, Output, printable
-from cli.screen import problems, status_screen
+from cli.screen import problems, settings_problems, status_screen
 from cli.words import explain
 from storage.errors import NotFoundError, UsageError
 from storage.listing import frame_object, frame_row, frames
@@ -125,7 +125,8 @@ def print_status(state_dir: Path, output: Output) -> str:
     else:
         output.facts(_flat(look.facts))
     if not output.is_terminal:
-        for name, text in problems(look.cameras).items():
+        told = problems(look.cameras) | settings_problems(look.facts)
+        for name, text in told.items():
             output.note(f"{name}: {text}")
     return str(look.facts["state"])
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,9 +12,17 @@ from sqlalchemy import Connection
 from daemon.ingest.candidates import is_watched_folder
 from daemon.settings import CameraSettings, Settings
 from storage import cameras
-from storage.errors import FolderError, RootOfflineError, SettingsError, UsageError
+from storage.engine import Database
+from storage.errors import (
+    FolderError,
+    LockedError,
+    RootBusyError,
+    RootOfflineError,
+    SettingsError,
+    UsageError,
+)
 from storage.names import display_path
-from storage.root_guard import check_root, identify, load_root, record_root
+from storage.root_guard import GuardedRoot, check_root, identify, load_root, record_root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +160,23 @@ def register(connection: Connection, chosen: ChosenCamera, now: float) -> int:
         return camera_id
     record_root(connection, camera_id, identity)
     return camera_id
+
+
+def hold_roots(db: Database, roots: Iterable[GuardedRoot]) -> None:
+    """Make sure that this process alone files pictures in these folders; it keeps them.
+
+    Folders that are away or cannot be written are left out.
+
+    Raises:
+        LockedError: Another process files in one of them.
+    """
+    for root in roots:
+        if not root.writable:
+            continue
+        try:
+            with db.files.opened(root):
+                pass
+        except RootBusyError as exc:
+            raise LockedError(exc.summary, hint=exc.hint, path=exc.path) from exc
+        except RootOfflineError:
+            continue

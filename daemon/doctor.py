@@ -5,19 +5,19 @@ other check still runs: an error inside a check becomes the outcome of that chec
 broken itself is imported inside its check.
 """
 
-import platform
-import socket
-import subprocess
-import sys
+import json
+import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from daemon.doctor_arrivals import examine_arrivals
+from daemon.doctor_decoder import examine_decoder
 from daemon.doctor_folders import (
     CameraFolder,
     examine_folder,
@@ -25,15 +25,21 @@ from daemon.doctor_folders import (
     examine_state_disk,
     examine_watches,
 )
+from daemon.doctor_program import examine_annoy, examine_program, examine_sqlite
 from daemon.findings import Check, guarded
-from storage.errors import NoStateError, StillwatchError
+from storage.errors import StillwatchError
 from storage.lock import holder
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from daemon.settings import Settings
+    from storage.root_guard import GuardedRoot
 
 __all__ = ["Check", "examine"]
 
 _OLDEST_SANE: Final = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
 _CLOCK_SLACK_SECONDS: Final = 60.0
-_CHILD_SECONDS: Final = 30.0
 
 
 def examine(
@@ -51,19 +57,22 @@ def examine(
     """
     doctor = _Doctor(state_dir, config, clock)
     parts: tuple[tuple[str, Callable[[], Iterable[Check]]], ...] = (
-        ("program", _program),
-        ("sqlite", _sqlite),
-        ("annoy", _annoy),
-        ("decode_child", _decode_child),
+        ("program", examine_program),
+        ("sqlite", examine_sqlite),
+        ("annoy", examine_annoy),
+        ("decode_child", examine_decoder),
         ("settings", doctor.check_settings),
+        ("settings_in_force", doctor.check_settings_in_force),
         ("encoder", doctor.check_encoder),
         ("lock", doctor.check_lock),
         ("database", doctor.check_database),
+        ("index", doctor.check_caches),
         ("journal", doctor.check_journal),
         ("clock", doctor.check_clock),
         ("state_disk", lambda: examine_state_disk(state_dir)),
         ("space:state", lambda: examine_space("state", state_dir)),
         ("cameras", doctor.check_cameras),
+        ("arrivals", lambda: examine_arrivals(state_dir)),
     )
     return [check for identifier, part in parts for check in guarded(identifier, part)]
 
@@ -100,15 +109,36 @@ class _Doctor:
         fact = valid if path.exists() else "There is no settings file: the defaults hold."
         yield Check("settings", "ok", fact)
 
-    def check_encoder(self) -> Iterator[Check]:
-        """Whether the encoder of the settings was prepared."""
-        from daemon.encoders.registry import default_cache_dir, is_prepared
+    def check_settings_in_force(self) -> Iterator[Check]:
+        """Whether a running daemon works by its settings file; nothing to say where it does."""
+        rows = self._rows("SELECT value FROM meta WHERE key = 'settings'")
+        if not rows or holder(self._state_dir) is None:
+            return
+        told = json.loads(rows[0]["value"])
+        again = "then `systemctl reload stillwatch` (or send the daemon SIGHUP)."
+        if told["problem"]:
+            fact = f"The daemon refused the settings when it read them again: {told['problem']}"
+            fact += " It works on by the old ones, and prunes nothing."
+            yield Check("settings_in_force", "fail", fact, f"Mend {told['path']}, {again}")
+        elif told["restart"]:
+            names = ", ".join(told["restart"])
+            fact = f"The running daemon does not know these changed settings yet: {names}."
+            yield Check("settings_in_force", "warn", fact, "Restart the daemon.")
+
+    def _settings(self) -> "Settings":
+        """The settings in force; the defaults where they are damaged (their own check says so)."""
         from daemon.settings import Settings, default_path, load_settings
 
         try:
-            settings = load_settings(self._config or default_path(self._state_dir)).encoder
+            return load_settings(self._config or default_path(self._state_dir))
         except StillwatchError:
-            settings = Settings().encoder  # the check of the settings says what is wrong
+            return Settings()
+
+    def check_encoder(self) -> Iterator[Check]:
+        """Whether the encoder of the settings was prepared."""
+        from daemon.encoders.registry import default_cache_dir, is_prepared
+
+        settings = self._settings().encoder
         cache = settings.cache or default_cache_dir()
         try:
             prepared = is_prepared(settings.id, cache)
@@ -117,43 +147,30 @@ class _Doctor:
             return
         if prepared:
             yield Check("encoder", "ok", f"The encoder {settings.id} is prepared in {cache}.")
-        else:
-            yield Check(
-                "encoder",
-                "warn",
-                f"The encoder {settings.id} is not prepared in {cache}.",
-                f"stillwatch encoders prepare {settings.id}",
-            )
+            return
+        state = shlex.quote(str(self._state_dir))
+        yield Check(
+            "encoder",
+            "warn",
+            f"The encoder {settings.id} is not prepared in {cache}: the daemon's start does it.",
+            f"To do it now: stillwatch --state {state} encoders prepare {settings.id}",
+        )
 
     def check_lock(self) -> Iterator[Check]:
         """Whether a daemon works on this state folder now."""
         pid = holder(self._state_dir)
+        if pid is None and _is_hidden(self._state_dir):
+            fact = f"Whether a daemon runs cannot be seen: {self._state_dir} may not be read."
+            yield Check("lock", "warn", fact, "Ask as the user that runs the daemon.")
+            return
         fact = "No daemon is running." if pid is None else f"A daemon is running (process {pid})."
         yield Check("lock", "ok", fact)
 
-    def check_database(self) -> Iterator[Check]:
-        """Whether the database opens, has a known schema and passes SQLite's quick check."""
-        from storage.reading import Reader
+    def check_database(self) -> Iterable[Check]:
+        """Whether the database can be used, and the way back where it cannot."""
+        from daemon.doctor_database import examine_database
 
-        try:
-            with Reader(self._state_dir) as reader:
-                verdict = reader.one("PRAGMA quick_check(1)")[0]
-        except NoStateError:
-            yield Check(
-                "database",
-                "warn",
-                f"There is no database in {self._state_dir} yet.",
-                "`stillwatch run FOLDER` makes it.",
-            )
-            return
-        except StillwatchError as exc:
-            yield Check("database", "fail", exc.summary, exc.hint or "Restore a backup.")
-            return
-        if verdict == "ok":
-            yield Check("database", "ok", "The database opens and passes its quick check.")
-        else:
-            fix = "Keep the file, stop the daemon and restore a backup."
-            yield Check("database", "fail", f"The database is damaged: {verdict}", fix)
+        return examine_database(self._state_dir, self._settings().backup.folder, self._clock())
 
     def check_journal(self) -> Iterator[Check]:
         """Whether file operations were left open by an interruption."""
@@ -175,113 +192,106 @@ class _Doctor:
 
     def check_clock(self) -> Iterator[Check]:
         """Whether the time of day can be true."""
+        from storage.uptime import ABSENCE_SECONDS
+
         now = self._clock()
         rows = self._rows("SELECT max(arrived_at) AS newest FROM frames")
         newest = rows[0]["newest"] if rows else None
+        doubt = self._doubt_of_clock(now)
         shown = datetime.fromtimestamp(now, UTC).isoformat(sep=" ", timespec="seconds")
-        fix = "Set the clock: sudo timedatectl set-ntp true"
+        fix = (
+            "Set the clock: `sudo timedatectl set-ntp true` (or `sudo date -s ...`). Until then"
+            " nothing is deleted by age."
+        )
         if now < _OLDEST_SANE:
             yield Check("clock", "fail", f"The clock says {shown}, which cannot be.", fix)
         elif newest is not None and newest > now + _CLOCK_SLACK_SECONDS:
-            hours = (newest - now) / 3600
-            fact = f"The clock is {hours:.1f} hours behind the arrival of the newest frame."
+            fact = (
+                f"The clock says {shown}, {_span(newest - now)} before the newest picture arrived:"
+                " it is wrong now, or was wrong then."
+            )
             yield Check("clock", "fail", fact, fix)
+        elif newest is not None and now - newest > ABSENCE_SECONDS:
+            fact = (
+                f"The clock says {shown}, {_span(now - newest)} after the newest picture arrived:"
+                " is it ahead?"
+            )
+            yield Check("clock", "warn", fact, fix)
+        elif doubt is not None:
+            yield Check("clock", "warn", f"The clock says {shown}; {doubt}.", fix)
         else:
             yield Check("clock", "ok", f"The clock says {shown}.")
 
+    def _doubt_of_clock(self, now: float) -> str | None:
+        from storage.uptime import distrust
+
+        with self._connection() as connection:
+            return None if connection is None else distrust(connection, now)
+
+    @contextmanager
+    def _connection(self) -> Iterator["Connection | None"]:
+        """A read transaction; None where there is no readable database of this version."""
+        from storage.engine import Database
+
+        if not self._rows("SELECT 1"):
+            yield None
+            return
+        with ExitStack() as stack:
+            database = Database(self._state_dir, read_only=True)
+            stack.callback(database.close)
+            connection = None
+            with suppress(StillwatchError):  # its own check says so
+                connection = stack.enter_context(database.read())
+            yield connection
+
+    def check_caches(self) -> Iterable[Check]:
+        """Whether the caches are as they were written."""
+        from daemon.doctor_caches import examine_caches
+
+        return examine_caches(self._state_dir)
+
     def check_cameras(self) -> Iterator[Check]:
         """The folder of every known camera, the watch limits and the room on their disks."""
-        rows = self._rows("SELECT name, root, state, state_reason FROM cameras ORDER BY id")
-        cameras = [
-            CameraFolder(row["name"], bytes(row["root"]), row["state"], row["state_reason"])
-            for row in rows
-            if row["state"] != "inactive"
-        ]
-        for camera in cameras:
+        rows = self._rows(
+            "SELECT id, name, root, state, state_reason FROM cameras"
+            " WHERE state != 'inactive' ORDER BY id"
+        )
+        if not rows:
+            return
+        daemon = holder(self._state_dir)
+        for row in rows:
+            camera = CameraFolder(
+                row["name"],
+                bytes(row["root"]),
+                row["state"],
+                row["state_reason"],
+                guard=self._guard(row["id"]),
+                daemon=daemon,
+            )
             yield from guarded(f"folder:{camera.name}", partial(examine_folder, camera))
             space = partial(examine_space, camera.name, camera.folder)
             yield from guarded(f"space:{camera.name}", space)
-        if cameras:
-            roots = [camera.root for camera in cameras]
-            yield from guarded("watches", lambda: examine_watches(roots))
+        roots = [bytes(row["root"]) for row in rows]
+        yield from guarded("watches", lambda: examine_watches(roots))
+
+    def _guard(self, camera_id: int) -> "GuardedRoot | None":
+        from storage.root_guard import load_root
+
+        with self._connection() as connection:
+            return None if connection is None else load_root(connection, camera_id)
 
 
-def _program() -> Iterator[Check]:
-    version = platform.python_version()
-    yield Check("python", "ok", f"Python {version} in {sys.prefix}.")
-    import daemon as own
-
-    place = Path(next(iter(own.__path__)))
-    if not (place / "messages.py").is_file():
-        yield Check(
-            "program",
-            "fail",
-            f"Another package took the name `daemon`: {place}.",
-            "Give stillwatch an environment of its own: `make install`.",
-        )
-        return
+def _is_hidden(state_dir: Path) -> bool:
+    """Whether this user may not look into the state folder."""
     try:
-        yield Check(
-            "program", "ok", f"stillwatch {metadata.version('stillwatch')} in {place.parent}."
-        )
-    except metadata.PackageNotFoundError:
-        fact = f"stillwatch runs from {place.parent} without being installed."
-        yield Check("program", "warn", fact, "`make install` installs it.")
+        return state_dir.is_dir() and not os.access(state_dir, os.R_OK | os.X_OK)
+    except OSError:
+        return True
 
 
-def _sqlite() -> Iterator[Check]:
-    from storage.engine import sqlite_driver, wal_is_safe
-
-    version = sqlite_driver().sqlite_version
-    if wal_is_safe():
-        yield Check("sqlite", "ok", f"SQLite {version} is safe for many readers at once.")
-    else:
-        yield Check(
-            "sqlite",
-            "warn",
-            f"SQLite {version} has the WAL-reset bug, so a slower journal is used.",
-            "Install pysqlite3 0.6.1 or newer into this environment.",
-        )
-
-
-def _annoy() -> Iterator[Check]:
-    fix = "Install a C++ compiler, then run `make install` again."
-    if find_spec("annoy") is None:
-        yield Check("annoy", "warn", "annoy is not installed; `similar` asks FAISS instead.", fix)
-        return
-    # In a child: a copy built for another processor does not raise, it kills the process.
-    verdict = _run_child(["-c", "import annoy; annoy.AnnoyIndex(2, 'angular')"])
-    if verdict == 0:
-        yield Check("annoy", "ok", "annoy can be used.")
-    else:
-        yield Check("annoy", "warn", f"annoy cannot be used here (exit code {verdict}).", fix)
-
-
-def _decode_child() -> Iterator[Check]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.shutdown(socket.SHUT_WR)  # the end of the work: the child shall say nothing and end
-        arguments = ["-m", "daemon.ingest.decode_child", str(theirs.fileno()), "2048"]
-        verdict = _run_child(arguments, pass_fds=(theirs.fileno(),))
-    if verdict == 0:
-        yield Check("decode_child", "ok", "The decoding process starts.")
-    else:
-        yield Check(
-            "decode_child",
-            "fail",
-            f"The decoding process does not start (exit code {verdict}).",
-            "Install stillwatch again: `make install`.",
-        )
-
-
-def _run_child(arguments: list[str], *, pass_fds: tuple[int, ...] = ()) -> int:
-    finished = subprocess.run(
-        [sys.executable, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_CHILD_SECONDS,
-        pass_fds=pass_fds,
-        check=False,
-    )
-    return finished.returncode
+def _span(seconds: float) -> str:
+    """A stretch of time in the unit that fits."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"

@@ -1,38 +1,44 @@
 """The doctor's checks of camera folders and disks: rights, file systems, room, watch limits."""
 
 import os
+import pwd
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from daemon.findings import Check, Status, human_bytes
+from daemon.file_systems import NETWORK_FILE_SYSTEMS, file_system_type
+from daemon.findings import Check, human_bytes
 from storage.names import printable_path
 
-NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {"9p", "afs", "ceph", "cifs", "davfs", "fuse.glusterfs", "fuse.rclone", "fuse.sshfs", "nfs"}
-    | {"nfs4", "smb3", "smbfs", "vboxsf", "virtiofs"}
-)
-"""Types whose changes from elsewhere raise no inotify event."""
+if TYPE_CHECKING:
+    from storage.root_guard import GuardedRoot
 
 _FAIL_BYTES: Final = 200_000_000
 _WARN_BYTES: Final = 2_000_000_000
 _WATCH_SHARE: Final = 0.8  # of the limit; other programs of the same user need watches too
 _MOST_FOLDERS: Final = 1_000_000
-_INOTIFY: Final = Path("/proc/sys/fs/inotify")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
+_LIMITS: Final = (Path("/proc/sys/fs/inotify"), Path("/proc/sys/user"))
+_INSTANCES_OF_OTHERS: Final = 8  # desktop programs watch, too
 
 
 @dataclass(frozen=True, slots=True)
 class CameraFolder:
-    """A camera as the database knows it; `root` is bytes, `state` what the daemon last wrote."""
+    """A camera as the database knows it.
+
+    `root` is bytes, `state` what the daemon last wrote, `guard` what the folder was when it was
+    recorded, `daemon` the process that works with this database now.
+    """
 
     name: str
     root: bytes
     state: str
     reason: str | None
+    guard: "GuardedRoot | None" = None
+    daemon: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -41,41 +47,102 @@ class CameraFolder:
 
 
 def examine_folder(camera: CameraFolder) -> Iterator[Check]:
-    """Presence, rights and file system of one camera's folder, seen by this user."""
+    """Presence, identity, rights and file system of one camera's folder, seen by this user."""
+    first = _hindrance(camera)
+    yield first
+    if first.status != "fail":
+        yield from _file_system(camera, printable_path(camera.root))
+        yield _rights_to_files(camera)
+
+
+def _hindrance(camera: CameraFolder) -> Check:
+    """The first thing that stands in the way, the most fundamental one first."""
     identifier, shown = f"folder:{camera.name}", printable_path(camera.root)
-    if not camera.folder.is_dir():
-        yield Check(
-            identifier,
-            "fail",
-            f"The folder {shown} is not there.",
-            "Mount its disk; until then nothing is concluded about its pictures.",
-        )
-        return
+    user = _user_name()
+    absence = _absence(camera)
+    if absence is not None:
+        return Check(identifier, "fail", *absence)
     if not os.access(camera.root, os.R_OK | os.X_OK):
-        yield Check(
+        return Check(
             identifier,
             "fail",
-            f"The folder {shown} may not be read by this user.",
-            f"Grant access: setfacl -R -m u:USER:rX {shown}",
+            f"The folder {shown} may not be read by this user ({user}).",
+            f"Grant access: `sudo setfacl -R -m u:{user}:rX {shown}`, or run as its owner.",
         )
-        return
-    if not os.access(camera.root, os.W_OK):
-        yield Check(
-            identifier,
-            "warn",
-            f"The folder {shown} may not be written by this user: nothing is filed there.",
-            f"If filing is wanted: setfacl -m u:USER:rwX {shown}",
-        )
-    elif camera.state in ("offline", "degraded"):
-        yield Check(
+    if camera.daemon is not None and camera.state in ("offline", "degraded"):
+        return Check(
             identifier,
             "warn",
             f"The folder {shown} is {camera.state}: {camera.reason or 'no reason is known'}.",
             "Mend that reason; the daemon goes on by itself.",
         )
-    else:
-        yield Check(identifier, "ok", f"The folder {shown} can be read and written.")
-    yield from _file_system(camera, shown)
+    if not os.access(camera.root, os.W_OK):
+        return Check(
+            identifier,
+            "warn",
+            f"The folder {shown} may not be written by this user ({user}): nothing is filed there.",
+            f"If filing is wanted: `sudo setfacl -m u:{user}:rwX {shown}`",
+        )
+    return Check(identifier, "ok", f"The folder {shown} can be read and written.")
+
+
+def _absence(camera: CameraFolder) -> tuple[str, str] | None:
+    """Why the folder is not the camera's, and what to do; None where it is."""
+    shown = printable_path(camera.root)
+    calm = "Until then nothing is concluded, moved or deleted."
+    try:
+        there = stat.S_ISDIR(camera.folder.stat().st_mode)
+    except PermissionError:
+        return (
+            f"The folder {shown} may not be looked at by this user ({_user_name()}).",
+            "Grant access to every folder above it (`namei -l` shows them), or run as its owner.",
+        )
+    except OSError:
+        there = False
+    if not there:
+        return f"The folder {shown} is not there.", f"Mount its disk or bring it back. {calm}"
+    if camera.guard is None or not os.access(camera.root, os.R_OK | os.X_OK):
+        return None
+    from storage.errors import RootOfflineError
+    from storage.root_guard import MARKER_NAME, OWN_FOLDER, check_root
+
+    try:
+        check_root(camera.guard)
+    except RootOfflineError:
+        marker = f"{shown}/{OWN_FOLDER.decode()}/{MARKER_NAME.decode()}"
+        return (
+            f"{shown} is there, but it is not the folder that was recorded: its disk is not"
+            " mounted, or another one is.",
+            f"Mount the right disk: `mount {shown}` (`findmnt {shown}` shows what is there now)."
+            f" {calm} If this is it on a new disk, write the line {camera.guard.marker} into"
+            f" {marker}.",
+        )
+    return None
+
+
+def _rights_to_files(camera: CameraFolder) -> Check:
+    """Whether another process holds the right to move this camera's files."""
+    from storage.file_gate import holder_of
+
+    identifier, shown = f"owner:{camera.name}", printable_path(camera.root)
+    owner = holder_of(camera.root)
+    if owner in (None, camera.daemon):
+        return Check(identifier, "ok", f"No other stillwatch files in {shown}.")
+    who = f"process {owner}" if owner else "a process of another container or user"
+    return Check(
+        identifier,
+        "fail",
+        f"Another stillwatch ({who}), with another state folder, files in {shown}.",
+        f"Let one of the two look after a folder: `ps -o args= -p {owner or 'PID'}` shows its"
+        " command; stop it, or do not name this folder here.",
+    )
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a user id without a name, as in a container
+        return str(os.geteuid())
 
 
 def _file_system(camera: CameraFolder, shown: str) -> Iterator[Check]:
@@ -116,69 +183,67 @@ def examine_state_disk(state_dir: Path) -> Iterator[Check]:
 
 
 def examine_space(label: str, folder: Path) -> Iterator[Check]:
-    """Free room on the disk of `folder`."""
-    if not _existing(folder).exists():
+    """Free room and free inodes on the disk of `folder`."""
+    place = _existing(folder)
+    if not place.exists():
         return
-    free = shutil.disk_usage(_existing(folder)).free
-    status: Status = "fail" if free < _FAIL_BYTES else "warn" if free < _WARN_BYTES else "ok"
-    fix = "" if status == "ok" else "Make room: `stillwatch status` shows what is redundant."
+    free = shutil.disk_usage(place).free
+    inodes = os.statvfs(place)
     shown = printable_path(os.fsencode(folder))
-    yield Check(
-        f"space:{label}", status, f"{human_bytes(free)} are free on the disk of {shown}.", fix
+    fix = (
+        f"Make room: `df -h {shown}` shows the disk, `stillwatch status` what is redundant."
+        " Work that waits goes on by itself."
     )
+    identifier = f"space:{label}"
+    if inodes.f_files and not inodes.f_favail:
+        fact = f"The disk of {shown} has no inode left: it takes no further file."
+        yield Check(identifier, "fail", fact, f"Remove files nobody needs (`df -i {shown}`).")
+    elif free < _FAIL_BYTES:
+        fact = f"The disk of {shown} is full: {human_bytes(free)} are free."
+        yield Check(identifier, "fail", fact, fix)
+    elif free < _WARN_BYTES:
+        fact = f"Only {human_bytes(free)} are free on the disk of {shown}."
+        yield Check(identifier, "warn", fact, fix)
+    else:
+        yield Check(identifier, "ok", f"{human_bytes(free)} are free on the disk of {shown}.")
 
 
-def examine_watches(roots: Sequence[bytes], *, limits: Path = _INOTIFY) -> Iterator[Check]:
+def examine_watches(roots: Sequence[bytes], *, limits: Sequence[Path] = _LIMITS) -> Iterator[Check]:
     """Whether the kernel lets one user watch as many folders as the cameras have.
 
     Args:
         roots: The cameras' folders.
-        limits: Where the kernel shows its inotify limits.
+        limits: Where the kernel shows its inotify limits: of the machine, of this container.
     """
-    allowed = int((limits / "max_user_watches").read_text())
-    instances = int((limits / "max_user_instances").read_text())
+    allowed = _limit(limits, "max_user_watches", "max_inotify_watches")
+    instances = _limit(limits, "max_user_instances", "max_inotify_instances")
     folders = islice((entry for root in roots for entry in os.walk(root)), _MOST_FOLDERS)
     needed = sum(1 for _ in folders)
     if needed > allowed * _WATCH_SHARE:
+        value = max(2 * needed, 65536)
         yield Check(
             "watches",
             "warn",
-            f"The cameras have {needed} folders, and {allowed} may be watched: "
-            "new pictures in the others are found only by the scan.",
-            f"sudo sysctl fs.inotify.max_user_watches={max(2 * needed, 65536)}",
+            f"The cameras have {needed} folders, and this user may watch {allowed}: new pictures"
+            " in the others are found only by the scans, which are slower.",
+            f"`sudo sysctl fs.inotify.max_user_watches={value}`; to keep it, write that line into"
+            " /etc/sysctl.d/60-stillwatch.conf. Nothing is missed meanwhile.",
         )
-    elif instances < len(roots) + 8:
+    elif instances < len(roots) + _INSTANCES_OF_OTHERS:
         yield Check(
             "watches",
             "warn",
             f"Only {instances} watchers may run for one user.",
-            "sudo sysctl fs.inotify.max_user_instances=128",
+            "`sudo sysctl fs.inotify.max_user_instances=128`. Nothing is missed meanwhile.",
         )
     else:
         yield Check("watches", "ok", f"{needed} folders need watches, {allowed} are allowed.")
 
 
-def file_system_type(path: bytes, *, mounts: Path = _MOUNTS) -> str | None:
-    """The type of the file system that holds `path`, or None when nobody knows.
-
-    Reads the mount table (proc(5), mountinfo); the last mount on the longest prefix counts.
-    """
-    real = os.path.realpath(path)
-    found: tuple[int, str | None] = (-1, None)
-    for line in mounts.read_bytes().splitlines():
-        head, _, tail = line.partition(b" - ")
-        point = _unescape(head.split(b" ")[4])
-        holds = real == point or real.startswith(point.rstrip(b"/") + b"/")
-        if holds and len(point) >= found[0]:
-            found = (len(point), os.fsdecode(tail.split(b" ")[0]))
-    return found[1]
-
-
-def _unescape(point: bytes) -> bytes:
-    """Undo the octal escapes of the mount table."""
-    for code in (b" ", b"\t", b"\n", b"\\"):
-        point = point.replace(b"\\%03o" % code[0], code)
-    return point
+def _limit(limits: Sequence[Path], *names: str) -> int:
+    """The lowest of the limits of these names."""
+    found = [folder / name for folder in limits for name in names]
+    return min(int(path.read_text()) for path in found if path.exists())
 
 
 def _existing(path: Path) -> Path:

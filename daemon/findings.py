@@ -4,17 +4,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from storage.errors import StillwatchError
+
 Status = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One examined thing. `fix` is empty where there is nothing to mend."""
+    """One examined thing. `fix` is empty where there is nothing to mend.
+
+    `steps`: what to do one after the other, where one remedy is not enough.
+    """
 
     id: str
     status: Status
     summary: str
     fix: str = ""
+    steps: tuple[str, ...] = ()
 
 
 def guarded(identifier: str, examine: Callable[[], Iterable[Check]]) -> list[Check]:
@@ -27,6 +33,13 @@ def guarded(identifier: str, examine: Callable[[], Iterable[Check]]) -> list[Che
     found: list[Check] = []
     try:
         found.extend(examine())
+    except PermissionError as exc:
+        what = exc.filename or "something that it needs"
+        summary = f"This could not be examined: {what} may not be read by this user."
+        found.append(Check(identifier, "warn", summary, "Ask as the user that runs the daemon."))
+    except StillwatchError as exc:
+        summary = f"This could not be examined: {exc.summary}"
+        found.append(Check(identifier, "fail", summary, exc.hint or "Mend that, then ask again."))
     except Exception as exc:  # the doctor must survive whatever is broken
         detail = f"{type(exc).__name__}: {exc}"
         summary = f"This could not be examined: {detail}"

@@ -12,9 +12,10 @@ from daemon.jobs.dedup import plan_dedup
 from daemon.jobs.encoder_switch import run_to_the_end
 from daemon.jobs.handlers import apply_run
 from daemon.jobs.recluster import recluster
+from daemon.jobs.reembed import fill_gaps
 from daemon.jobs.triggers import LAST_KEY, clustering_input
 from daemon.jobs.workshop import Workshop
-from storage import meta, runs
+from storage import meta, runs, spaces
 from storage.names import RUN, format_id
 from storage.root_guard import load_roots
 
@@ -45,8 +46,28 @@ def change_encoder(workshop: Workshop, report: Callable[[str], None]) -> None:
                 meta.put(connection, "clustering_input", digest)
 
 
+def _fill_gaps(workshop: Workshop) -> None:
+    """Give the frames on disk their vectors that no arrival gave, such as those in the trash."""
+    tried: set[int] = set()
+    with workshop.db.read() as connection:
+        serving = spaces.serving_space(connection)
+        if serving is None:
+            return
+        tried.update(spaces.known_gaps(connection, serving.id))
+    while True:
+        with workshop.db.read() as connection:
+            missing = spaces.lacking(connection, serving.id).tolist()
+        if tried.issuperset(missing):
+            return
+        stretch = fill_gaps(workshop, serving, tried=tried)
+        tried.update(stretch.refused)
+        if stretch.exhausted:
+            return
+
+
 def finish_once(workshop: Workshop, report: Callable[[str], None], *, filing: bool) -> int:
     """Do the jobs once; returns the number of entries that filing had to skip."""
+    _fill_gaps(workshop)
     digest = clustering_input(workshop)
     with workshop.db.read() as connection:
         known = meta.get(connection, "clustering_input")
@@ -75,8 +96,13 @@ def _file(workshop: Workshop, report: Callable[[str], None]) -> int:
         report(f"{outcome.result['run']}: {outcome.result['applied']} duplicates filed")
     with workshop.files:
         filed = file_frames(
-            workshop.db, workshop.settings.filing, explicit=True, clock=workshop.wall
+            workshop.db,
+            workshop.settings.filing,
+            explicit=True,
+            clock=workshop.wall,
+            should_stop=lambda: workshop.processes.stopped,
         )
+    workshop.processes.require_running()
     for run in filed.runs:
         skipped += len(run.skipped)
         report(f"{format_id(RUN, run.run_id)}: {run.applied} frames filed")

@@ -7,24 +7,24 @@ dropped: what was not read yet is found again by the next start's scan.
 
 import logging
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from daemon.cameras import choose_cameras, register
+from daemon.announcing import tell_start, tell_unwritable
+from daemon.arrival_log import ArrivalLog
+from daemon.cameras import choose_cameras, hold_roots, register
 from daemon.clustering.online import OnlineNovelty
 from daemon.ingest.capture_time import zone_of
 from daemon.ingest.decoder import DecodePool
-from daemon.ingest.intake import Intake, WatchedCamera
+from daemon.ingest.intake import Intake
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.recording import CameraFacts, Recorder
 from daemon.ingest.supervision import Supervisor
-from daemon.jobs.child import JobStoppedError
+from daemon.ingest.watched_camera import WatchedCamera
+from daemon.jobs.child import JobStoppedError, ending_jobs
 from daemon.jobs.judge import load_judge
 from daemon.jobs.progress import forget_job
 from daemon.jobs.scheduler import JobScheduler
@@ -32,105 +32,83 @@ from daemon.jobs.serving import place_what_waits
 from daemon.jobs.workshop import Workshop
 from daemon.messages import RefusedFile
 from daemon.once import change_encoder, finish_once
+from daemon.reloading import SettingsFile
+from daemon.restoring import reconcile_if_due
+from daemon.room import Room
+from daemon.run_options import (
+    Clock,
+    Report,
+    RunOptions,
+    load_run_settings,
+    make_state_dir,
+    settings_path,
+)
 from daemon.sd_notify import Notifier, watchdog_interval
 from daemon.serving_encoder import ServingEncoder
-from daemon.settings import Settings, default_path, load_settings
+from daemon.signals import Signals
+from daemon.vital_signs import (
+    JOB_FACTOR,
+    Stage,
+    VitalSigns,
+    extending_start,
+    silence_of,
+    stall_seconds,
+)
 from storage import cameras, meta, requests
 from storage.engine import Database
-from storage.errors import FolderError, StillwatchError
+from storage.errors import (
+    DatabaseBusyError,
+    DiskFullError,
+    StillwatchError,
+)
+from storage.file_gate import HALTED_KEY
 from storage.journal import recover
 from storage.lock import StateLock
+from storage.modes import tighten
 from storage.root_guard import load_roots
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.2
-STALL_SECONDS: Final = 90.0
-"""A stage that shows no life this long stops the watchdog's feed: systemd starts us anew."""
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What `stillwatch run` was asked for."""
-
-    folders: tuple[Path, ...]
-    state_dir: Path
-    config: Path | None = None
-    once: bool = False
-    file: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
-    """The two clocks: `wall` for records, `monotonic` for waits, both in seconds."""
-
-    wall: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-
-
-@dataclass(slots=True)
-class _Signals:
-    """Set by SIGTERM and SIGINT."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def install(self) -> Callable[[], None]:
-        """Handle the signals; returns what puts the old handlers back."""
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None
-        old = {n: signal.signal(n, self._handle) for n in (signal.SIGTERM, signal.SIGINT)}
-
-        def restore() -> None:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-        return restore
-
-    def _handle(self, _number: int, _frame: object) -> None:
-        self.stop.set()
-
-
-def main(options: RunOptions, report: Report, *, clock: Clock | None = None) -> int:
-    """Run the daemon in the foreground until a signal, or once.
-
-    Args:
-        options: Folders, state folder, settings file, what to do.
-        report: Takes plain lines for the owner (stderr).
-        clock: Handed in by tests.
-
-    Returns:
-        The exit code: 0 after a clean drain; with `once` 3 where a file could not be examined.
-
-    Raises:
-        StillwatchError: It could not start (exit code in the error).
-    """
-    signals = _Signals()
-    restore = signals.install()
-    try:
-        with ExitStack() as stack:
-            service = Service(options, report, clock or Clock(), stack)
-            return service.run(signals.stop)
-    finally:
-        restore()
+LOOK_SECONDS: Final = 0.5
+"""Between two looks at the stages' signs of life: queues must be seen to shrink in a storm."""
 
 
 class Service:
     """One running daemon; `stack` closes what it opened, in reverse order."""
 
-    def __init__(self, options: RunOptions, report: Report, clock: Clock, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        report: Report,
+        clock: Clock,
+        stack: ExitStack,
+        notifier: Notifier,
+    ) -> None:
+        self._starting = stack.enter_context(ExitStack())
+        self._starting.enter_context(extending_start(notifier))
+        self._notifier = notifier
         self._options = options
         self._report = report
         self._clock = clock
         started_at = clock.wall()
-        self._settings = _load(options)
+        self._settings = load_run_settings(options)
         self._filing = options.file or self._settings.filing.enabled
         chosen = choose_cameras(options.folders, self._settings, options.state_dir)
-        _make_state_dir(options.state_dir)
+        make_state_dir(options.state_dir)
         stack.enter_context(StateLock(options.state_dir))
         self._db = Database(options.state_dir)
         stack.callback(self._db.close)
+        tighten(options.state_dir)
+        self._told_pause: str | None = ""
+        self._room = Room(options.state_dir, patient=not options.once, monotonic=clock.monotonic)
+        self._settings_file = SettingsFile(
+            settings_path(options),
+            required=options.config is not None,
+            settings=self._settings,
+            db=self._db,
+            wall=clock.wall,
+        )
         with self._db.write() as connection:
             ids = [register(connection, camera, clock.wall()) for camera in chosen]
             cameras.set_others_inactive(connection, ids)
@@ -138,10 +116,14 @@ class Service:
             rate = self._settings.clustering.false_novel_rate
             meta.put(connection, "false_novel_rate", rate)
             meta.put(connection, "daemon", {"pid": os.getpid(), "started_at": clock.wall()})
+            meta.put(connection, HALTED_KEY, None)
         with self._db.read() as connection:
             roots = load_roots(connection)
             rows = {row.id: row for row in cameras.list_cameras(connection)}
-        recover(self._db, roots, clock.wall())
+        if self._filing or self._settings.prune.enabled:
+            hold_roots(self._db, [roots[camera_id] for camera_id in ids])
+        recover(self._db, roots, clock.wall(), at_start=True)
+        reconcile_if_due(self._db, self._settings, clock.wall())
         self._patterns = {i: c.pattern for i, c in zip(ids, chosen, strict=True)}
         self._rows = [rows[camera_id] for camera_id in ids]
         self._encoder = ServingEncoder(self._db, self._settings.encoder, clock.wall, report)
@@ -166,21 +148,26 @@ class Service:
             settings.encoder.batch,
             changed_again=self._look_again,
             recorded=self._recorded,
+            wait_for_room=self._room.wait,
+        )
+        self._arrivals = ArrivalLog(
+            self._pipeline.deliver, lambda: self._pipeline.recorded_count, clock.monotonic
         )
         self._pool = DecodePool(
             settings.ingest,
             self._encoder.current.input_size,
             {row.id: row.root for row in self._rows},
-            self._pipeline.deliver,
+            self._arrivals.deliver,
         )
         self._intake = Intake(
             self._db,
             settings.ingest,
             watched,
             self._pool,
-            self._pipeline.deliver,
+            self._arrivals.deliver,
             clock.monotonic,
             clock.wall,
+            wait_for_room=self._room.wait,
         )
         self._workshop = Workshop(
             state_dir=self._options.state_dir,
@@ -198,47 +185,106 @@ class Service:
         place_what_waits(self._workshop, judge)
         self._pipeline.set_judge(judge)
         self._supervisor = Supervisor(
-            self._db, watched, self._intake, clock.monotonic, self._pipeline.assigns
+            self._db,
+            settings.ingest,
+            watched,
+            self._intake,
+            clock.monotonic,
+            self._pipeline.assigns,
         )
-        self._scheduler = JobScheduler(self._workshop, self._rescan, filing=self._filing)
+        self._scheduler = JobScheduler(
+            self._workshop, self._rescan, self._room, filing=self._filing
+        )
+        self._vital_signs = VitalSigns(self._stages(), log.error)
 
-    def run(self, stop: threading.Event) -> int:
-        """Start everything, work until `stop` (or until all is done), drain."""
-        notifier = Notifier()
+    def _stages(self) -> list[Stage]:
+        """Every stage with its sign of life, in the order of the flow."""
+        limit, clock = stall_seconds(), self._clock.monotonic
+        decoding = self._settings.ingest.decode_seconds
+        return [
+            Stage("watch", self._supervisor.silent_seconds, limit),
+            Stage("intake", silence_of(lambda: self._intake.ticked_at, clock), limit),
+            Stage("decode", self._pool.silent_seconds, decoding + limit),
+            Stage("record", silence_of(lambda: self._pipeline.ticked_at, time.monotonic), limit),
+            Stage("schedule", silence_of(lambda: self._scheduler.ticked_at, time.monotonic), limit),
+            Stage("job", self._scheduler.heavy_life.silent_seconds, JOB_FACTOR * limit),
+        ]
+
+    def run(self, signals: Signals) -> int:
+        """Start everything, work until a signal (or until all is done), drain."""
+        stop, notifier = signals.stop, self._notifier
+        self._room.prepare()
         self._pipeline.start()
         self._pool.start()
         self._intake.start()
         try:
             self._supervisor.start()
             if self._options.once:
-                self._say_where_nothing_is_filed()
+                tell_unwritable(self._report, self._rows, filing=self._filing)
                 code = self._work_once(stop)
             else:
-                self._say_what_happens()
+                tell_start(
+                    self._report, self._rows, self._settings.filing.mode, filing=self._filing
+                )
                 self._scheduler.start()
+                self._starting.close()
                 notifier.ready("watching")
-                code = self._work(stop, notifier)
+                code = self._work(signals)
         finally:
             notifier.stopping("draining")
             self._drain()
-        for failure in (self._pipeline.failed, self._intake.failed):
+        for failure in self._failures():
             if isinstance(failure, StillwatchError):
                 raise failure
         return code or self._failure_code()
 
-    def _work(self, stop: threading.Event, notifier: Notifier) -> int:
-        interval = watchdog_interval()
-        fed_at = float("-inf")
-        while not stop.wait(TICK_SECONDS):
+    def _work(self, signals: Signals) -> int:
+        looked_at = fed_at = float("-inf")
+        interval = watchdog_interval() or float("inf")
+        while not signals.stop.wait(TICK_SECONDS):
             if self._failure_code():
                 return 1
+            self._look_after()
+            now = self._clock.monotonic()
+            if now - looked_at >= LOOK_SECONDS:
+                looked_at = now
+                if self._vital_signs.all_well() and now - fed_at >= interval / 3:
+                    fed_at = now
+                    self._notifier.watchdog()
+            if signals.reload.is_set():
+                signals.reload.clear()
+                self._reload()
+        return 0
+
+    def _reload(self) -> None:
+        """Take over what the settings file says by now, as far as that goes without a restart."""
+        self._notifier.reloading()
+        reload = self._settings_file.reload()
+        self._filing = self._options.file or reload.settings.filing.enabled
+        self._scheduler.adopt(reload.settings, filing=self._filing)
+        self._notifier.ready("watching" if reload.problem is None else "watching; see the log")
+
+    def _look_after(self) -> None:
+        """What the main loop does for the others, several times a second."""
+        self._room.look()
+        self._arrivals.tell()
+        try:
+            self._scheduler.follow_clock()
             self._scheduler.take_requests()
             self._supervisor.check()
-            now = self._clock.monotonic()
-            if interval is not None and now - fed_at >= interval / 3 and self._alive():
-                fed_at = now
-                notifier.watchdog()
-        return 0
+        except (DiskFullError, DatabaseBusyError) as exc:
+            self._room.note(exc)
+        self._tell_pause()
+
+    def _tell_pause(self) -> None:
+        """Let `status` know, once at the start and at every change."""
+        pause = self._room.pause
+        if pause == self._told_pause:
+            return
+        with suppress(DiskFullError, DatabaseBusyError):
+            with self._db.write() as connection:
+                meta.put(connection, "paused", pause)
+            self._told_pause = pause
 
     def _work_once(self, stop: threading.Event) -> int:
         """Wait until nothing is in hand, then do the jobs once."""
@@ -254,7 +300,7 @@ class Service:
                 told = now
                 self._report(f"{self._pipeline.recorded_count} frames recorded, {left} in hand")
         try:
-            with self._ending_jobs(stop):
+            with ending_jobs(self._workshop.processes, stop, TICK_SECONDS):
                 change_encoder(self._workshop, self._report)
                 skipped = finish_once(self._workshop, self._report, filing=self._filing)
         except JobStoppedError:
@@ -269,40 +315,26 @@ class Service:
             self._pipeline.store_banks()
             yield
 
-    @contextmanager
-    def _ending_jobs(self, stop: threading.Event) -> Iterator[None]:
-        """Ends the running job at the signal, as the scheduler's stop does beside a daemon."""
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(TICK_SECONDS):
-                if stop.is_set():
-                    self._workshop.processes.stop()
-                    return
-
-        watcher = threading.Thread(target=watch, name="stop of jobs")
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
-
     def _drain(self) -> None:
+        self._room.stop()
         self._supervisor.stop()
         self._scheduler.stop()
         self._intake.stop()
-        self._pool.close()
+        self._pool.close(discard=True)
         self._pipeline.close()
-
-    def _alive(self) -> bool:
-        """Whether every stage has shown life lately."""
-        now = self._clock.monotonic()
-        intake = now - self._intake.ticked_at < STALL_SECONDS
-        return intake and time.monotonic() - self._pipeline.ticked_at < STALL_SECONDS
+        self._arrivals.tell(at_once=True)
 
     def _failure_code(self) -> int:
-        return 1 if self._intake.failed or self._pipeline.failed else 0
+        return 1 if self._failures() else 0
+
+    def _failures(self) -> list[BaseException]:
+        """Why it cannot go on: the database's damage first, then what ended a stage.
+
+        Work given up at the signal, for want of room, is no failure: the next start finds it.
+        """
+        found = (self._db.damage, self._pipeline.failed, self._intake.failed)
+        given_up = (DiskFullError, DatabaseBusyError) if self._room.gave_up else ()
+        return [one for one in found if one is not None and not isinstance(one, given_up)]
 
     def _look_again(self, item: RefusedFile) -> None:
         self._intake.hint(item.file.camera_id, item.file.path)
@@ -314,23 +346,6 @@ class Service:
         for row in self._rows:
             self._intake.request_scan(row.id, reason)
 
-    def _say_what_happens(self) -> None:
-        for row in self._rows:
-            self._report(f"watching {os.fsdecode(row.root)} as camera {row.name}")
-        if self._filing:
-            self._say_where_nothing_is_filed()
-            self._report(f"filing is on (mode {self._settings.filing.mode})")
-        else:
-            self._report(
-                "filing is off: duplicates and clusters are only recorded; with --file they would"
-                " be moved into FOLDER/stillwatch/, undoable"
-            )
-
-    def _say_where_nothing_is_filed(self) -> None:
-        for row in self._rows:
-            if self._filing and not row.writable:
-                self._report(f"{os.fsdecode(row.root)} cannot be written: nothing is filed there")
-
     def _serve(self, judge: OnlineNovelty | None) -> None:
         """Work with another clustering, and with another encoder if its space serves by now."""
         if self._encoder.follow():
@@ -338,28 +353,3 @@ class Service:
             self._pool.set_input_size(encoder.input_size)
             self._pipeline.set_encoder(encoder, self._encoder.space_id, encoder.input_size)
         self._pipeline.set_judge(judge)
-
-
-def _load(options: RunOptions) -> Settings:
-    path = options.config or default_path(options.state_dir)
-    return load_settings(path, required=options.config is not None)
-
-
-def _make_state_dir(state_dir: Path) -> None:
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o2770)
-    except OSError as exc:
-        raise FolderError(
-            f"The state folder cannot be made: {os.strerror(exc.errno or 0)}.",
-            hint="Choose another one with --state.",
-            path=str(state_dir),
-        ) from exc
-    if not os.access(state_dir, os.W_OK | os.X_OK):
-        raise FolderError(
-            f"There is no permission to write the state folder {state_dir}.",
-            hint="Choose another one with --state.",
-            path=str(state_dir),
-        )
-
-
-__all__ = ["Clock", "RunOptions", "Service", "main"]

@@ -5,6 +5,7 @@ with the name of the key: a typo must not silently switch something off.
 """
 
 import os
+import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,9 +34,12 @@ from daemon.path_template import (
 )
 from storage.errors import SettingsError
 
+MOST_BYTES = 1_000_000
+"""A settings file of all settings with their comments has 10,000."""
+
 Kind = Literal["fixed", "moving", "archive"]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]  # 30 years: no clock or timer overflows
 
 
 class Section(BaseModel):
@@ -78,6 +82,16 @@ class IngestSettings(Section):
     )
     rescan_seconds: Positive = Field(300.0, description="Compare changed folders this often.")
     full_rescan_seconds: Positive = Field(3600.0, description="Compare the whole tree this often.")
+    watch: Literal["events", "scan"] = Field(
+        "events",
+        description="How new files are noticed: by the kernel's events and scans, or by scans "
+        "alone. Network file systems are always polled by scans alone.",
+    )
+    poll_seconds: Annotated[float, Field(ge=0.1)] = Field(
+        10.0,
+        description="Least time between the scans of a folder without events; a slow scan makes "
+        "it longer.",
+    )
     ignore: tuple[str, ...] = Field(
         ("csv", "txt", "json", "xml", "xmp", "md", "log", "mp4", "avi", "db"),
         description="Extensions that are never pictures; counted, no row.",
@@ -259,6 +273,21 @@ class PruneSettings(Section):
         return any((self.keep_free_gb, self.keep_free_percent, self.max_gb))
 
 
+class BackupSettings(Section):
+    """`[backup]`: copies of the database, from which a damaged one is restored."""
+
+    enabled: bool = Field(True, description="Make backups by itself.")
+    every_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
+        24.0, description="Age of the newest backup at which another is made."
+    )
+    keep: Annotated[int, Field(ge=1, le=1000)] = Field(
+        7, description="Backups that are kept; older ones are removed after a new one was checked."
+    )
+    folder: Path | None = Field(
+        None, description="Where they are written. Default: backups in the state folder."
+    )
+
+
 class Settings(Section):
     """All settings; `Settings()` is the documented default.
 
@@ -274,6 +303,7 @@ class Settings(Section):
     dedup: DedupSettings = DedupSettings()
     filing: FilingSettings = FilingSettings()
     prune: PruneSettings = PruneSettings()
+    backup: BackupSettings = BackupSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -290,6 +320,29 @@ def default_path(state_dir: Path) -> Path:
     return state_dir / "stillwatch.toml"
 
 
+def _read(path: Path) -> str:
+    """The text of a settings file.
+
+    Raises:
+        OSError: It is absent or cannot be read.
+        SettingsError: It is a pipe or device, which might never end, or absurdly large.
+        UnicodeDecodeError: It is no text.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # a pipe that nobody writes to never opens
+
+    with open(path, encoding="utf-8", opener=without_waiting) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST_BYTES:
+            raise SettingsError(
+                "The settings file is no regular file of at most 1 MB.",
+                hint="`stillwatch config example` shows what belongs into it.",
+                path=str(path),
+            )
+        return file.read()
+
+
 def load_settings(path: Path | None, *, required: bool = False) -> Settings:
     """Read and check a settings file.
 
@@ -303,7 +356,7 @@ def load_settings(path: Path | None, *, required: bool = False) -> Settings:
     if path is None:
         return Settings()
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(_read(path))
     except FileNotFoundError:
         if required:
             raise SettingsError(
@@ -316,7 +369,11 @@ def load_settings(path: Path | None, *, required: bool = False) -> Settings:
         raise SettingsError(
             f"The settings file cannot be read: {os.strerror(exc.errno or 0)}.", path=str(path)
         ) from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except RecursionError:
+        raise SettingsError(
+            "The settings file is nested too deeply.", hint="Mend that line.", path=str(path)
+        ) from None
+    except ValueError as exc:  # no TOML, no UTF-8, or a number of thousands of digits
         raise SettingsError(
             f"The settings file is not valid TOML: {exc}", hint="Mend that line.", path=str(path)
         ) from exc

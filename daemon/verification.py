@@ -1,232 +1,193 @@
 """The invariant checker behind `stillwatch verify`: what must hold after anything that happens.
 
-I1 every content recorded is on disk; I2 every candidate has a row; I3 no row on disk points at
-nothing; I4 vectors and index fit the database; I5 the database is sound; I6 nothing is left half
-done, so that another start changes nothing; I7 no recorded operation left the camera's folder.
+I1 every content recorded is on disk or legally deleted; I2 every file has a row; I3 no row on disk
+points at nothing or at other content; I4 vectors and index fit the database; I5 the database is
+sound; I6 nothing is left half done, so that another start changes nothing; I7 no recorded
+operation left the camera's folder.
 
-It only reads. Every file is hashed, so it takes as long as reading the pictures does.
+It only reads, in short transactions, also beside a running daemon. Every file is hashed, so it
+takes as long as reading the pictures does.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DatabaseError
 
-from daemon.ingest.candidates import classify, is_watched_folder
-from storage import cameras, embeddings, meta, spaces
+from daemon import verification_rows as rows
+from daemon.verification_files import FolderCheck, Suspicions, Tally, confirmed
+from daemon.verification_strays import strays
+from daemon.violations import Progress, Violation, as_report
+from storage import cameras
 from storage.cameras import CameraRow
 from storage.engine import Database
 from storage.errors import RootOfflineError
-from storage.models import Frame, JournalEntry
+from storage.lock import holder
+from storage.models import Frame
 from storage.names import FRAME, format_id, printable_path
-from storage.own_files import own_files
-from storage.root_guard import MARKER_NAME, OWN_FOLDER, check_root, is_own_path, load_root
-from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
+from storage.root_guard import load_root
+from storage.trash import frames_on_disk
 
-Progress = Callable[[str, int, int], None]
+__all__ = ["Examination", "examine", "verify"]
 
-YOUNG_SECONDS: Final = 10.0
-"""A file that changed this recently may not have its row yet."""
+_TOLD_EVERY: Final = 20
+"""Files between two reports of progress."""
+PATIENCE_SECONDS: Final = 5.0
+"""How long what looks wrong beside a running daemon is looked at again before it is told."""
+_PAUSE_SECONDS: Final = 0.5
 
 
-def verify(db: Database, ignored: frozenset[bytes], progress: Progress) -> dict[str, Any]:
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """What was found, and what was looked at; `seconds` by the wall."""
+
+    violations: list[Violation] = field(default_factory=list)
+    files: int = 0
+    hashed: int = 0
+    seconds: float = 0.0
+
+    def report(self) -> dict[str, Any]:
+        """`ok`, `I1` to `I7`, `offline`, `unknown`, `unreadable`, `files`, `hashed`, `seconds`."""
+        counts = {"files": self.files, "hashed": self.hashed, "seconds": round(self.seconds, 3)}
+        return as_report(self.violations) | counts
+
+
+def verify(
+    db: Database, ignored: frozenset[bytes], progress: Progress, *, quick: bool = False
+) -> dict[str, Any]:
+    """Check every invariant; see `examine`.
+
+    Returns:
+        `ok`, `I1` to `I7` (lists of violations in words; `ok` is that all are empty), `offline`
+        (cameras whose folder is not there: nothing is concluded of them), `unknown` (files below
+        FOLDER/stillwatch/ that stillwatch did not put there and leaves alone), `unreadable` (what
+        could not be looked at, which also makes `ok` false), and counts.
+    """
+    return examine(db, ignored, progress, quick=quick).report()
+
+
+def examine(
+    db: Database, ignored: frozenset[bytes], progress: Progress, *, quick: bool = False
+) -> Examination:
     """Check every invariant.
 
     Args:
         db: The database, opened for reading.
         ignored: Extensions (lower case) that have no rows.
         progress: Told stage, done, total.
+        quick: Believe a file whose size and times are the recorded ones, without reading it.
 
     Returns:
-        `ok`, `I1` to `I7` (lists of violations in words; `ok` is that all are empty), `offline`
-        (cameras whose folder is not there: nothing is concluded of them), and `unknown` (files
-        below FOLDER/stillwatch/ that stillwatch did not put there and leaves alone).
+        What was found. A damaged database is a finding (I5), no error.
     """
-    found: dict[str, Any] = {f"I{number}": [] for number in range(1, 8)}
-    extra: dict[str, list[str]] = {"offline": [], "unknown": []}
+    started = time.monotonic()
+    tally = Tally()
+    found: list[Violation] = []
+    parts: tuple[Callable[[], list[Violation]], ...] = (
+        lambda: _of(db, rows.database),
+        lambda: _files(db, ignored, progress, tally, quick=quick),
+        lambda: _of(db, rows.deleted_frames),
+        lambda: _of(db, lambda connection: rows.vectors(connection, progress)),
+        lambda: _of(db, lambda connection: rows.caches(connection, db.path.parent)),
+        lambda: _unfinished(db),
+        lambda: _of(db, rows.places),
+    )
+    for part in parts:
+        try:
+            found += part()
+        # a damaged page also shows as a value of a type or length that cannot be
+        except (DatabaseError, TypeError, ValueError, OverflowError) as exc:
+            detail = getattr(exc, "orig", exc)
+            text = f"the database cannot be read: {detail}; {rows.RESTORE}"
+            found.append(Violation(rule="I5", text=text))
+    return Examination(
+        violations=found,
+        files=tally.files,
+        hashed=tally.hashed,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _of(db: Database, check: Callable[[Connection], list[Violation]]) -> list[Violation]:
     with db.read() as connection:
-        total = int(connection.execute(select(func.count()).select_from(Frame)).scalar_one())
-        done = 0
-        for camera in cameras.list_cameras(connection):
-            try:
-                check_root(load_root(connection, camera.id))
-            except RootOfflineError as exc:
-                extra["offline"].append(f"{camera.name}: {exc.summary}")
+        return check(connection)
+
+
+def _files(
+    db: Database, ignored: frozenset[bytes], progress: Progress, tally: Tally, *, quick: bool
+) -> list[Violation]:
+    """I1 to I3 of every camera whose folder is there."""
+    with db.read() as connection:
+        known = cameras.list_cameras(connection)
+        total = sum(frames_on_disk(connection).values())
+    found: list[Violation] = []
+    for camera in known:
+        try:
+            with _opened_root(db, camera) as root_fd:
+                with db.read() as connection:
+                    check = FolderCheck(
+                        connection, camera, root_fd, ignored, quick=quick, tally=tally
+                    )
+                for _ in check.walk():
+                    if tally.files % _TOLD_EVERY == 0:
+                        progress("comparing files", tally.files, total)
+                found += _confirmed(db, camera, root_fd, check.found, tally)
+        except RootOfflineError as exc:
+            shown = printable_path(camera.root)
+            text = f"{camera.name}: {exc.summary} Nothing is concluded of it; mount {shown}."
+            found.append(Violation(rule="offline", text=text))
+    progress("comparing files", tally.files, total)
+    return found + _lost_contents(db, found, tally)
+
+
+@contextmanager
+def _opened_root(db: Database, camera: CameraRow) -> Iterator[int]:
+    with db.read() as connection:
+        guarded = load_root(connection, camera.id)
+    with guarded.opened() as fd:
+        yield fd
+
+
+def _confirmed(
+    db: Database, camera: CameraRow, root_fd: int, suspicions: Suspicions, tally: Tally
+) -> list[Violation]:
+    """What stays wrong; beside a running daemon it is looked at for some seconds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with db.read() as connection:
+            found = confirmed(connection, camera, root_fd, suspicions, tally)
+            lost = {v.number for v in found if v.kind == "file_gone"}
+            found += strays(connection, camera, root_fd, suspicions.foreign, lost, tally)
+        wrong = [v for v in found if v.rule != "unknown"]
+        waiting = time.monotonic() < deadline and holder(db.path.parent) is not None
+        if not wrong or not waiting:
+            return found
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _lost_contents(db: Database, found: list[Violation], tally: Tally) -> list[Violation]:
+    """I1: the contents of rows without their file that were met nowhere else either."""
+    doubtful = {v.number: v for v in found if v.rule == "I3"}
+    lost = []
+    with db.read() as connection:
+        for frame_id in sorted(doubtful):
+            query = select(Frame.path, Frame.sha256).where(Frame.id == frame_id)
+            row = connection.execute(query).first()
+            if row is None or row.sha256 is None or row.sha256 in tally.contents:
                 continue
-            for row in _rows_on_disk(connection, camera.id):
-                _check_file(camera, row, found)
-                done += 1
-                if done % 50 == 0:
-                    progress("hashing files", done, total)
-            _check_folder(connection, camera, ignored, found, extra["unknown"])
-        _check_pruned(connection, found["I1"])
-        _check_vectors(connection, db.path.parent, found["I4"])
-        _check_database(connection, found["I5"])
-        _check_unfinished(connection, found["I6"])
-        _check_journal(connection, found["I7"])
-    ok = not any(found.values())
-    return {"ok": ok} | found | extra
-
-
-def _check_pruned(connection: Connection, violations: list[str]) -> None:
-    """What was deleted has a finished record in the journal."""
-    recorded = select(JournalEntry.frame_id).where(
-        JournalEntry.operation == "delete", JournalEntry.state == "done"
-    )
-    query = select(Frame.id).where(Frame.presence == "pruned", Frame.id.not_in(recorded))
-    violations.extend(
-        f"{format_id(FRAME, i)} counts as deleted by the policy, but the journal has no record"
-        for i in connection.execute(query).scalars()
-    )
-
-
-def _rows_on_disk(connection: Connection, camera_id: int) -> Iterator[Any]:
-    query = (
-        select(Frame.id, Frame.path, Frame.sha256, Frame.stage)
-        .where(Frame.camera_id == camera_id, Frame.presence.in_(("here", "trashed")))
-        .order_by(Frame.id)
-    )
-    yield from connection.execution_options(yield_per=1000).execute(query)
-
-
-def _check_file(camera: CameraRow, row: Any, found: dict[str, Any]) -> None:
-    label = f"{format_id(FRAME, row.id)} {printable_path(row.path)}"
-    path = os.path.join(camera.root, row.path)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        found["I3"].append(f"{label}: there is no such file")
-        if row.sha256 is not None:
-            found["I1"].append(f"{label}: its content is not on disk")
-        return
-    except OSError as exc:
-        if row.stage != "pending":
-            found["I1"].append(f"{label}: cannot be read: {os.strerror(exc.errno or 0)}")
-        return
-    with os.fdopen(fd, "rb") as file:
-        if row.stage == "pending" or row.sha256 is None:
-            return
-        young = time.time() - os.fstat(file.fileno()).st_ctime < YOUNG_SECONDS
-        if hashlib.file_digest(file, "sha256").digest() != row.sha256 and not young:
-            found["I1"].append(f"{label}: the file has other content than was recorded")
-
-
-def _check_folder(
-    connection: Connection,
-    camera: CameraRow,
-    ignored: frozenset[bytes],
-    found: dict[str, Any],
-    unknown: list[str],
-) -> None:
-    """Every candidate has a row; what lies in our own folder without one is listed."""
-    mine = own_files(connection, camera.id)
-    for path, status in _files_below(camera.root):
-        own = is_own_path(path)
-        if own and os.path.basename(path).startswith(MARKER_NAME):
-            continue
-        if not own and classify(path, ignored) != "candidate":
-            continue
-        known = connection.execute(
-            select(Frame.id).where(
-                Frame.camera_id == camera.id,
-                Frame.path == path,
-                Frame.presence.in_(("here", "trashed")),
+            text = (
+                f"{format_id(FRAME, frame_id)} {printable_path(row.path)}: its content is not on"
+                " disk; if nobody deleted or edited it, get it from a backup of yours"
             )
-        ).first()
-        if known is not None:
-            continue
-        if own and path in mine:
-            continue
-        if own:
-            unknown.append(f"{camera.name}: {printable_path(path)}")
-        elif time.time() - status.st_ctime >= YOUNG_SECONDS:
-            found["I2"].append(f"{camera.name}: {printable_path(path)} has no row")
+            lost.append(Violation(rule="I1", text=text, number=frame_id))
+    return lost
 
 
-def _files_below(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    for folder, names, files in os.walk(root):
-        below = os.path.relpath(folder, root)
-        prefix = b"" if below == b"." else below + b"/"
-        names[:] = sorted(
-            name for name in names if is_watched_folder(prefix + name) or is_own_path(prefix + name)
-        )
-        for name in sorted(files):
-            full_path = os.path.join(folder, name)
-            if os.path.islink(full_path) or not os.path.isfile(full_path):
-                continue
-            yield prefix + name, os.lstat(full_path)
-
-
-def _check_vectors(connection: Connection, state_dir: Path, violations: list[str]) -> None:
-    space = spaces.serving_space(connection)
-    if space is None:
-        return
-    # a frame that the encoder in use could not be given again says why
-    told = spaces.known_gaps(connection, space.id)
-    violations.extend(
-        f"{format_id(FRAME, i)} has no vector of {space.name}, and no reason is known"
-        for i in spaces.lacking(connection, space.id).tolist()
-        if i not in told
-    )
-    path = state_dir / INDEX_NAME
-    if not path.exists():
-        return
-    ids, _, _ = embeddings.reference_frames(connection, space.id)
-    generation = int(meta.get(connection, "generation", 0))
-    # An outdated index is rebuilt before it is served; one that claims to fit must fit.
-    claims = VectorIndex.claims(path, generation, id_digest(ids))
-    if claims and VectorIndex.read(path, generation, id_digest(ids)) is None:
-        violations.append("the index file is damaged; the next start rebuilds it")
-
-
-def _check_database(connection: Connection, violations: list[str]) -> None:
-    for row in connection.exec_driver_sql("PRAGMA integrity_check"):
-        if row[0] != "ok":
-            violations.append(str(row[0]))
-    for row in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-        violations.append(f"{row[0]} row {row[1]} points at a missing row of {row[2]}")
-
-
-def _check_unfinished(connection: Connection, violations: list[str]) -> None:
-    """Open intents, and duplicates whose keeper is no kept frame on disk."""
-    intents = connection.execute(
-        select(JournalEntry.id).where(JournalEntry.state == "intent")
-    ).scalars()
-    violations.extend(f"journal row {i} is unfinished" for i in intents)
-    keeper = aliased(Frame)
-    orphans = connection.execute(
-        select(Frame.id, keeper.id)
-        .outerjoin(keeper, keeper.id == Frame.duplicate_of)
-        .where(
-            Frame.duplicate_of.is_not(None),
-            Frame.presence == "here",
-            (keeper.id.is_(None))
-            | (keeper.presence != "here")
-            | (
-                (keeper.duplicate_of.is_not(None)) & (Frame.duplicate_kind == keeper.duplicate_kind)
-            ),
-        )
-    ).all()
-    violations.extend(
-        f"{format_id(FRAME, row[0])} is a duplicate of {format_id(FRAME, row[1]) or 'nothing'},"
-        " which is not kept on disk"
-        for row in orphans
-    )
-
-
-def _check_journal(connection: Connection, violations: list[str]) -> None:
-    rows = connection.execute(select(JournalEntry.id, JournalEntry.source, JournalEntry.target))
-    for row in rows:
-        for path in (bytes(row.source), bytes(row.target)):
-            if path.startswith(b"/") or b".." in path.split(b"/"):
-                violations.append(f"journal row {row.id} names {printable_path(path)}")
-        if not is_own_path(bytes(row.source)) and not is_own_path(bytes(row.target)):
-            violations.append(
-                f"journal row {row.id} moved {printable_path(row.source)} elsewhere than into"
-                f" {OWN_FOLDER.decode()}/"
-            )
+def _unfinished(db: Database) -> list[Violation]:
+    daemon = holder(db.path.parent) not in (None, os.getpid())
+    return _of(db, lambda connection: rows.unfinished(connection, daemon=daemon))

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from storage.dedup import Span, recorded_outside
 from storage.models import Embedding, Frame
 
 
@@ -19,7 +20,7 @@ class Fingerprint:
 
 
 def pictures(
-    connection: Connection, camera_id: int, space_id: int, *, recorded_before: float | None
+    connection: Connection, camera_id: int, space_id: int, *, too_young: Span | None
 ) -> list[Any]:
     """Embedded frames of a camera on disk that are no exact duplicates, oldest row first.
 
@@ -27,7 +28,7 @@ def pictures(
         connection: To read with.
         camera_id: Whose frames.
         space_id: `has_vector` tells whether the frame has one in this space.
-        recorded_before: Later ones are left out.
+        too_young: Those recorded in this time are left out.
 
     Returns:
         Rows with id, width, height, size, captured_ns, pixel_sha256, perceptual_hash,
@@ -47,8 +48,8 @@ def pictures(
         Frame.duplicate_kind,
         vector.exists().label("has_vector"),
     ).where(*_compared(camera_id))
-    if recorded_before is not None:
-        query = query.where(Frame.recorded_at <= recorded_before)
+    if too_young is not None:
+        query = query.where(recorded_outside(too_young))
     return list(connection.execute(query.order_by(Frame.id)).all())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from storage.errors import ChangedFileError, FilingError
+from storage.errors import ChangedFileError, FilingError, NotDurableError
 from storage.names import printable_path
 
 NAME_MAX: Final = 255
@@ -61,6 +61,7 @@ def opened_directory(root_fd: int, path: bytes, *, create: bool = False) -> Iter
 
     Raises:
         FilingError: A component is a symbolic link or no directory.
+        NotDurableError: fsync failed after a directory was made.
         OSError: As open(2) and mkdir(2).
     """
     parts = check_relative(path) if path else ()
@@ -131,7 +132,7 @@ def _make_directories(root_fd: int, parts: tuple[bytes, ...]) -> int:
                 os.mkdir(parts[depth - 1], dir_fd=parent)
             except FileExistsError:
                 continue
-            os.fsync(parent)
+            sync(parent)
     return _open_directory(root_fd, parts)
 
 
@@ -156,3 +157,18 @@ def opened_file(directory_fd: int, name: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def sync(fd: int) -> None:
+    """fsync(2).
+
+    Raises:
+        NotDurableError: The disk did not confirm; fsync is never tried again on such data.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as exc:
+        raise NotDurableError(
+            f"The disk did not confirm a change: {os.strerror(exc.errno or 0)}.",
+            hint="No further file is moved. Check the disk, then start stillwatch again.",
+        ) from exc

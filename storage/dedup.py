@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from storage import frames, meta
 from storage.duplicate_words import pinned
@@ -40,13 +40,22 @@ ORDER_COLUMNS: Final = (
 """What `order_key` reads of a frame."""
 
 
+Span = tuple[float, float]
+"""Seconds since the epoch, the second the later: after the first, up to the second."""
+
+
+def recorded_outside(span: Span) -> ColumnElement[bool]:
+    """Whether a frame was recorded in another time than this."""
+    return (Frame.recorded_at <= span[0]) | (Frame.recorded_at > span[1])
+
+
 def capture_order(
-    connection: Connection, camera_id: int, *, recorded_before: float | None
+    connection: Connection, camera_id: int, *, too_young: Span | None
 ) -> list[OrderedFrame]:
     """Embedded frames of a camera that are no exact duplicates, in capture order.
 
     Times from EXIF, names and mtimes come first, then counters by folder and pattern; ties by
-    natural name (contract, section 3). Frames recorded after `recorded_before` are left out.
+    natural name (contract, section 3). Frames recorded in `too_young` wait unless they are judged.
     """
     query = select(Frame.id, Frame.judged, *ORDER_COLUMNS).where(
         Frame.camera_id == camera_id,
@@ -54,8 +63,8 @@ def capture_order(
         Frame.presence == "here",
         func.coalesce(Frame.duplicate_kind, "") != "exact",
     )
-    if recorded_before is not None:
-        query = query.where(Frame.judged | (Frame.recorded_at <= recorded_before))
+    if too_young is not None:
+        query = query.where(Frame.judged | recorded_outside(too_young))
     found = [
         OrderedFrame(int(row.id), bool(row.judged), order_key(row))
         for row in connection.execute(query)

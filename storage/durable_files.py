@@ -6,11 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from storage.modes import private_mode
+
 
 def replace_durably(path: Path, write: Callable[[Path], object]) -> None:
     """Replace a file as a whole.
 
-    `write` fills a temporary file beside it; then fsync, rename and fsync of the folder. After
+    `write` fills a temporary file beside it, which is closed to strangers whatever the umask (see
+    `private_mode`); then fsync, rename and fsync of the folder. After
     a crash there is the old file or the new one, never a part. One writer at a time.
 
     Raises:
@@ -19,6 +22,7 @@ def replace_durably(path: Path, write: Callable[[Path], object]) -> None:
     temporary = _temporary(path)
     try:
         write(temporary)
+        temporary.chmod(private_mode(path.parent))
         sync(temporary)
         temporary.replace(path)
     except BaseException:
@@ -71,6 +75,7 @@ class Publication:
         parts = dict(self._parts)
         self.part(self._seal).write_bytes(seal)
         for temporary in self._parts.values():
+            temporary.chmod(private_mode(temporary.parent))
             sync(temporary)
         self._seal.unlink(missing_ok=True)
         sync(self._seal.parent)

@@ -1,5 +1,6 @@
 """Repository of embeddings and signatures. Vectors are float16 on disk, float32 in memory."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from sqlalchemy.dialects.sqlite import insert
 from storage.models import Calibration, Embedding, Frame, Space
 
 IntArray = NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,24 @@ def ensure_space(
 
 
 def _blocks(connection: Connection, query: Select[int, bytes], dim: int) -> Iterator[Vectors]:
-    """The vectors of a query, some 2,000 at a time."""
+    """The vectors of a query, some 2,000 at a time; a damaged one counts as not there.
+
+    One row of NaN would otherwise end every clustering, and stand near anything in an index.
+    """
     result = connection.execution_options(yield_per=2000).execute(query)
     for part in result.partitions():
-        ids = np.array([row[0] for row in part], dtype=np.int64)
-        joined = b"".join(bytes(row[1]) for row in part)
-        yield Vectors(ids, np.frombuffer(joined, dtype="<f2").reshape(-1, dim).astype(np.float32))
+        whole = [row for row in part if len(row[1]) == 2 * dim]
+        ids = np.array([row[0] for row in whole], dtype=np.int64)
+        joined = b"".join(bytes(row[1]) for row in whole)
+        rows = np.frombuffer(joined, dtype="<f2").reshape(-1, dim).astype(np.float32)
+        sound = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+        if sound.sum() < len(part):
+            log.warning(
+                "%d vectors are damaged and left out; `stillwatch verify --repair --yes` has them"
+                " computed again",
+                len(part) - sound.sum(),
+            )
+        yield Vectors(ids[sound], rows[sound])
 
 
 def _joined(blocks: Iterator[Vectors], dim: int) -> Vectors:

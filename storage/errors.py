@@ -10,6 +10,7 @@ StillwatchError                carries code, summary, hint, path, exit_code
       ChangedFileError         the file is not the one that was planned for
   NotDurableError              a disk did not confirm what was written: stop moving files
   RootOfflineError             the camera folder is absent or another one: conclude nothing
+    RootBusyError              another stillwatch changes files there: change nothing
   UsageError                   wrong flag or argument                          (exit 2)
     SettingsError              damaged settings file                           (exit 2)
     FolderError                absent or forbidden folder                      (exit 2)
@@ -18,6 +19,7 @@ StillwatchError                carries code, summary, hint, path, exit_code
   NoStateError                 no database yet                                 (exit 10)
   LockedError                  another process holds the lock                  (exit 11)
   DiskFullError                too little room to work safely                  (exit 12)
+  DatabaseBusyError            another program keeps the database locked       (exit 11)
   NewerSchemaError             the database was written by a newer version     (exit 13)
   EncoderMismatchError         vectors of another embedding space              (exit 13)
   DamagedDatabaseError         the database fails its own checks               (exit 1)
@@ -104,6 +106,12 @@ class RootOfflineError(StillwatchError):
     code = "root_offline"
 
 
+class RootBusyError(RootOfflineError):
+    """Another process files pictures in this camera folder."""
+
+    code = "root_busy"
+
+
 class UsageError(StillwatchError):
     """A wrong flag or argument."""
 
@@ -154,6 +162,13 @@ class DiskFullError(StillwatchError):
 
     code = "disk_full"
     exit_code = 12
+
+
+class DatabaseBusyError(StillwatchError):
+    """Another program holds the database's write lock for longer than is waited; try again."""
+
+    code = "database_busy"
+    exit_code = 11
 
 
 class NewerSchemaError(StillwatchError):

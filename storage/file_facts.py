@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.beneath import check_relative, opened_directory, opened_file
-from storage.errors import ChangedFileError, NotDurableError
+from storage.errors import ChangedFileError
 from storage.names import printable_path
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -107,18 +107,3 @@ def digest_of(fd: int) -> bytes:
         digest.update(block)
         offset += len(block)
     return digest.digest()
-
-
-def sync(fd: int) -> None:
-    """fsync(2).
-
-    Raises:
-        NotDurableError: The disk did not confirm; fsync is never tried again on such data.
-    """
-    try:
-        os.fsync(fd)
-    except OSError as exc:
-        raise NotDurableError(
-            f"The disk did not confirm a change: {os.strerror(exc.errno or 0)}.",
-            hint="No further file is moved. Check the disk, then start stillwatch again.",
-        ) from exc

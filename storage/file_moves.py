@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from storage.beneath import libc, opened_directory, opened_file
+from storage.beneath import libc, opened_directory, opened_file, sync
 from storage.errors import ChangedFileError, FilingError, TargetExistsError
-from storage.file_facts import FileFacts, digest_of, examine, read_facts, split, sync
+from storage.file_facts import FileFacts, digest_of, examine, read_facts, split
 from storage.names import printable_path
 from storage.root_guard import OWN_FOLDER, is_own_path
 
 _CHUNK_BYTES: Final = 1 << 20
 _RENAME_NOREPLACE: Final = 1
 _NO_NOREPLACE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
 
 
 def move(root_fd: int, source: bytes, target: bytes, facts: FileFacts, temporary: bytes) -> None:
@@ -28,7 +29,8 @@ def move(root_fd: int, source: bytes, target: bytes, facts: FileFacts, temporary
 
     One rename on one filesystem. Across filesystems (also two bind mounts of one): a copy under
     the name `temporary` in the target's folder, fsync, hashed again, linked to its name, fsync of
-    the folder, and only then the source is unlinked. There, POSIX leaves a window of microseconds
+    the folder, and only then the source is unlinked; last goes the name `temporary`, which until
+    then tells `is_own_copy` whose the target is. There, POSIX leaves a window of microseconds
     between the last check of the source and its unlink.
 
     Raises:
@@ -48,10 +50,13 @@ def move(root_fd: int, source: bytes, target: bytes, facts: FileFacts, temporary
             _copy_into(fd, target_dir, target_name, facts, temporary)
             _require_same(source_dir, source_name, facts)
             os.unlink(source_name, dir_fd=source_dir)
+            sync(source_dir)
+            _remove_name(target_dir, temporary)
+            sync(target_dir)
         else:
             _give_back_if_swapped(source_dir, source_name, target_dir, target_name, facts)
-        sync(target_dir)
-        sync(source_dir)
+            sync(target_dir)
+            sync(source_dir)
 
 
 def link(root_fd: int, source: bytes, target: bytes, facts: FileFacts) -> None:
@@ -74,6 +79,8 @@ def copy(root_fd: int, source: bytes, target: bytes, facts: FileFacts, temporary
     """
     with _both(root_fd, source, target, facts) as (_source_dir, _name, target_dir, fd):
         _copy_into(fd, target_dir, split(target)[1], facts, temporary)
+        _remove_name(target_dir, temporary)
+        sync(target_dir)
 
 
 def remove_extra(root_fd: int, path: bytes, original: bytes, sha256: bytes) -> None:
@@ -180,13 +187,28 @@ def move_folder(root_fd: int, source: bytes, target: bytes, inode: int) -> None:
         sync(source_dir)
 
 
+def is_own_copy(root_fd: int, target: bytes, temporary: bytes) -> bool:
+    """Whether `target` is the copy that an interrupted `move` or `copy` made there."""
+    folder, name = split(target)
+    try:
+        with opened_directory(root_fd, folder) as directory:
+            one, other = (
+                os.stat(path, dir_fd=directory, follow_symlinks=False) for path in (name, temporary)
+            )
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(one, other)
+
+
 def remove_temporary(root_fd: int, target: bytes, temporary: bytes) -> None:
-    """Remove the unfinished copy that a crash left beside `target`, if there is one."""
+    """Remove the name of an unfinished copy that a crash left beside `target`, if there is one."""
     with (
         suppress(FileNotFoundError),
         opened_directory(root_fd, split(target)[0]) as directory,
     ):
-        os.unlink(temporary, dir_fd=directory)
+        # On a read-only filesystem unlink(2) of an absent name fails as well, with EROFS.
+        if _has_entry(directory, temporary):
+            os.unlink(temporary, dir_fd=directory)
 
 
 def remove_empty_folders(root_fd: int, path: bytes) -> None:
@@ -271,14 +293,29 @@ def _copy_into(
         sync(fd)
         if digest_of(fd) != facts.sha256:
             raise ChangedFileError("The copy has other bytes.", path=printable_path(name))
-        rename_noreplace(directory, temporary, directory, name)
-        sync(directory)
+        _give_name(directory, temporary, name)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise
     finally:
         os.close(fd)
+    sync(directory)
+
+
+def _give_name(directory: int, temporary: bytes, name: bytes) -> None:
+    """Link a finished copy to its name; where the filesystem has no hard links, rename it."""
+    try:
+        link_noreplace(directory, temporary, directory, name)
+    except OSError as exc:
+        if exc.errno not in _NO_HARD_LINKS:
+            raise
+        rename_noreplace(directory, temporary, directory, name)
+
+
+def _remove_name(directory: int, temporary: bytes) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)
 
 
 def _copy_bytes(source_fd: int, fd: int) -> None:
@@ -315,6 +352,25 @@ def _sync_path(root_fd: int, path: bytes) -> None:
     with opened_directory(root_fd, folder) as directory, opened_file(directory, name) as fd:
         sync(fd)
         sync(directory)
+
+
+def confirm(root_fd: int, source: bytes, target: bytes) -> None:
+    """Make durable what an interrupted operation left: each of the two places, if it is there.
+
+    Both may be files or folders.
+
+    Raises:
+        NotDurableError: fsync failed.
+        FilingError, OSError: It cannot be opened.
+    """
+    for path in (target, source):
+        with suppress(FileNotFoundError), opened_directory(root_fd, split(path)[0]) as directory:
+            with (
+                suppress(FileNotFoundError, ChangedFileError),
+                opened_file(directory, split(path)[1]) as fd,
+            ):
+                sync(fd)
+            sync(directory)
 
 
 def rename_noreplace(source_dir: int, source: bytes, target_dir: int, target: bytes) -> None:

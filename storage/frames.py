@@ -6,7 +6,7 @@ one transaction, so that a killed daemon leaves either the whole batch or none o
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
@@ -16,6 +16,9 @@ from storage.models import Camera, Embedding, Frame, Signature
 from storage.names import FRAME, format_id
 
 _TABLE: Table = Frame.__table__  # type: ignore[assignment]
+
+LONGEST_WAIT_SECONDS: Final = 3600.0
+"""The longest wait before a file that could not be examined is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +111,19 @@ def known_at(connection: Connection, camera_id: int, paths: Sequence[bytes]) -> 
 
 
 def pending_paths(connection: Connection, camera_id: int, due_at: float | None) -> list[bytes]:
-    """Paths of undecided files: all, or those never examined or due to be tried again."""
+    """Paths of undecided files: all, or those never examined or due to be tried again.
+
+    A time further ahead than any wait was set by a clock that was wrong: it is due as well.
+    """
     query = select(Frame.path).where(
         Frame.camera_id == camera_id, Frame.stage == "pending", Frame.presence == "here"
     )
     if due_at is not None:
-        query = query.where((Frame.retry_at <= due_at) | Frame.retry_at.is_(None))
+        query = query.where(
+            (Frame.retry_at <= due_at)
+            | (Frame.retry_at > due_at + LONGEST_WAIT_SECONDS)
+            | Frame.retry_at.is_(None)
+        )
     return [bytes(path) for path in connection.execute(query.order_by(Frame.path)).scalars()]
 
 

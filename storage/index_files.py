@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from storage.cell_index import CellIndex, build_cells, is_cell_index
 from storage.durable_files import Publication
+from storage.faiss_files import write_faiss
 from storage.flat_index import FlatIndex
 from storage.projection import unit_length
 from storage.vector_rows import HalfArray, RowFile, half_rows
@@ -68,6 +69,23 @@ def checked(ids: NDArray[Any], rows: NDArray[Any], dim: int) -> IntArray:
 
 def write_flat(path: Path, generation: int, dim: int, blocks: Iterable[Block]) -> Opened:
     """Build and publish an exact index."""
+    mapped, ids = _mapped(dim, blocks)
+    with Publication(header_path(path)) as publication:
+        part = publication.part(path)
+        write_faiss(mapped, part)
+        header = _header(generation, dim, ids) | {"sha256": _sha256(part)}
+        seal = json.dumps(header).encode()
+        publication.publish(seal, obsolete=(rows_path(path), arrays_path(path)))
+    return FlatIndex(mapped), ids
+
+
+def hold_flat(dim: int, blocks: Iterable[Block]) -> Opened:
+    """Build an exact index that is on no disk."""
+    mapped, ids = _mapped(dim, blocks)
+    return FlatIndex(mapped), ids
+
+
+def _mapped(dim: int, blocks: Iterable[Block]) -> tuple[Any, IntArray]:
     import faiss
 
     mapped = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
@@ -75,20 +93,11 @@ def write_flat(path: Path, generation: int, dim: int, blocks: Iterable[Block]) -
     for block_ids, rows in blocks:
         mapped.add_with_ids(unit_length(rows), block_ids)
         parts.append(block_ids)
-    ids = _joined(parts)
-    with Publication(header_path(path)) as publication:
-        part = publication.part(path)
-        faiss.write_index(mapped, str(part))
-        header = _header(generation, dim, ids) | {"sha256": _sha256(part)}
-        seal = json.dumps(header).encode()
-        publication.publish(seal, obsolete=(rows_path(path), arrays_path(path)))
-    return FlatIndex(mapped), ids
+    return mapped, _joined(parts)
 
 
 def write_cells(path: Path, generation: int, dim: int, blocks: Iterable[Block]) -> Opened:
     """Build and publish an index whose vectors stay on disk; one block in memory at a time."""
-    import faiss
-
     parts: list[IntArray] = []
 
     def half_blocks() -> Iterator[HalfArray]:
@@ -105,7 +114,7 @@ def write_cells(path: Path, generation: int, dim: int, blocks: Iterable[Block]) 
             raise OSError(f"The vectors written to {rows_part} do not read back.")
         cells = build_cells(rows)
         part, arrays_part = publication.part(path), publication.part(arrays_path(path))
-        faiss.write_index(cells, str(part))
+        write_faiss(cells, part)
         with arrays_part.open("wb") as file:
             np.savez(file, ids=ids, checksums=checksums)
         header = _header(generation, dim, ids)
@@ -141,6 +150,29 @@ def claim(path: Path, generation: int, digest: str) -> dict[str, Any] | None:
     if not isinstance(header, dict) or header.get("ids") != digest:
         return None
     return header if header.get("generation") == generation else None
+
+
+def index_damage(path: Path) -> str | None:
+    """Why the files of the index at `path` cannot be believed, in words; None where they can.
+
+    None also where there is no index. Whether it fits the database is another question (`claim`).
+    """
+    if not header_path(path).exists():
+        return None
+    try:
+        header = json.loads(header_path(path).read_bytes())
+        parts = {path: header["sha256"]}
+        if "arrays_sha256" in header:
+            parts[arrays_path(path)] = header["arrays_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{header_path(path)} cannot be read"
+    for part, digest in parts.items():
+        try:
+            if _sha256(part) != digest:
+                return f"{part} is not as it was written"
+        except OSError as exc:
+            return f"{part}: {exc.strerror}"
+    return None
 
 
 def _open_flat(path: Path) -> Opened | None:

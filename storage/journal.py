@@ -7,13 +7,20 @@ disk; it never guesses, and a second call changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from sqlalchemy import RowMapping, select
 
 from storage import file_moves, journal_acts, journal_rows
 from storage.engine import Database
-from storage.errors import FilingError, RootOfflineError
+from storage.errors import (
+    ChangedFileError,
+    FilingError,
+    NotDurableError,
+    RootOfflineError,
+    TargetExistsError,
+)
 from storage.file_facts import FileFacts, examine, split, stat_facts
 from storage.journal_acts import temporary_name
 from storage.journal_folders import MOVE_FOLDER, settle_folder
@@ -21,7 +28,7 @@ from storage.journal_rows import MOVES, Intent, Operation
 from storage.models import JournalEntry
 from storage.names import printable_path
 from storage.root_guard import GuardedRoot
-from storage.runs import refresh_unfinished
+from storage.runs import close_unfinished, reopen
 
 __all__ = [
     "MOVES",
@@ -92,7 +99,7 @@ def perform(
         FilingError: Refused or failed; the file is where it was and the intent is dropped.
         NotDurableError: fsync failed; the intent stays open for `recover` at the next start.
     """
-    with root.opened() as fd:
+    with db.files.opened(root) as fd:
         facts = journal_acts.checked(fd, intent)
         along, left = _checked_sidecars(fd, intent, sidecars)
         with db.write() as connection:
@@ -158,21 +165,28 @@ def _carry_out(
             raise journal_acts.refusal(exc, intent) from exc
         return
     row = journal_rows.row_of(db, journal_id)
-    found = stat_facts(fd, journal_acts.place(row), intent.sha256)
+    found = None
+    with suppress(FilingError, OSError):  # it is done: what the way there has become is no matter
+        found = stat_facts(fd, journal_acts.place(row), intent.sha256)
     with db.write() as connection:
         journal_rows.drop_echo(connection, row)
         journal_rows.finish(connection, row, found, now)
 
 
-def recover(db: Database, roots: Mapping[int, GuardedRoot], now: float) -> Recovery:
+def recover(
+    db: Database, roots: Mapping[int, GuardedRoot], now: float, *, at_start: bool = False
+) -> Recovery:
     """Settle every open intent by what lies on disk; at start before anything else, then any time.
 
-    Intents of a root that is offline stay open. Idempotent; never beside a running `perform`.
+    Intents stay open where the root is offline or held by another process, or a disk does not
+    confirm. Runs whose work was interrupted are ended. Idempotent; never beside a running
+    `perform`.
 
     Args:
         db: The database.
         roots: The guarded roots by camera id.
         now: Wall-clock seconds.
+        at_start: No run can be about to begin: those that were are ended, too.
     """
     with db.read() as connection:
         rows = connection.execute(
@@ -182,15 +196,20 @@ def recover(db: Database, roots: Mapping[int, GuardedRoot], now: float) -> Recov
         )
         pending = list(rows.mappings())
     counts = {"finished": 0, "dropped": 0, "lost": 0, "waiting": 0}
+    settled = set()
     for row in pending:
         settle = settle_folder if row["operation"] == MOVE_FOLDER else _settle
         try:
-            with roots[row["camera_id"]].opened() as fd:
-                counts[settle(db, fd, row, now, note="settled after an interruption")] += 1
-        except RootOfflineError:
-            counts["waiting"] += 1
+            with db.files.opened(roots[row["camera_id"]]) as fd:
+                verdict = settle(db, fd, row, now, note="settled after an interruption")
+        except (RootOfflineError, NotDurableError):
+            verdict = "waiting"
+        counts[verdict] += 1
+        if verdict != "waiting":
+            settled.add(row["run_id"])
     with db.write() as connection:
-        refresh_unfinished(connection)
+        reopen(connection, settled)
+        close_unfinished(connection, now, about_to=at_start)
     return Recovery(**counts)
 
 
@@ -199,16 +218,22 @@ def _settle(db: Database, fd: int, row: RowMapping, now: float, note: str) -> st
     picture = journal_rows.picture_state(db, row)
     if picture == "intent":
         return "waiting"  # it follows its picture
+    temporary = temporary_name(row["id"])
     try:
-        file_moves.remove_temporary(fd, row["target"], temporary_name(row["id"]))
+        own_copy = file_moves.is_own_copy(fd, row["target"], temporary)
+        if not own_copy:
+            file_moves.remove_temporary(fd, row["target"], temporary)
         if picture == "done":
             journal_acts.complete(fd, row)
-        verdict, why = journal_acts.verdict(fd, row)
+        verdict, why = journal_acts.verdict(fd, row, own_copy=own_copy)
+        file_moves.remove_temporary(fd, row["target"], temporary)
+        if verdict == "finished":
+            file_moves.confirm(fd, row["source"], row["target"])
         facts = journal_acts.quiet_examine(fd, journal_acts.place(row))
-    except OSError:
-        return "waiting"  # unreadable now: nothing is known, so nothing is concluded
-    except FilingError as exc:
+    except (ChangedFileError, TargetExistsError) as exc:
         verdict, why, facts = "dropped", exc.summary, None
+    except (OSError, FilingError):
+        return "waiting"  # unreadable, or a link on the way: nothing is known or concluded
     with db.write() as connection:
         if verdict == "finished":
             journal_rows.drop_echo(connection, row)

@@ -1,6 +1,8 @@
 """What the journal does to files, and what it concludes from what lies on disk."""
 
+import errno
 from contextlib import suppress
+from typing import Final
 
 from sqlalchemy import RowMapping
 
@@ -9,6 +11,9 @@ from storage.errors import ChangedFileError, FilingError, TargetExistsError
 from storage.file_facts import FileFacts, examine, exists
 from storage.journal_rows import MOVES, PLAIN, Intent
 from storage.names import printable_path
+
+_FIXED: Final = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
+"""Errors of unlink(2) that last: an immutable file, a folder without permission or read-only."""
 
 
 def temporary_name(journal_id: int) -> bytes:
@@ -81,8 +86,14 @@ def complete(fd: int, row: RowMapping) -> None:
         act(fd, intent, checked(fd, intent), row["id"])
 
 
-def verdict(fd: int, row: RowMapping) -> tuple[str, str]:
-    """(finished, dropped or lost, why) for an open intent; completes a half-done move."""
+def verdict(fd: int, row: RowMapping, *, own_copy: bool = False) -> tuple[str, str]:
+    """(finished, dropped or lost, why) for an open intent; completes a half-done move.
+
+    Args:
+        fd: The opened root.
+        row: The journal row.
+        own_copy: What lies at the target is the journal's own copy, whatever its device.
+    """
     operation = PLAIN.get(row["operation"], row["operation"])
     source, target = quiet_examine(fd, row["source"]), quiet_examine(fd, row["target"])
     at_source = source is not None and source.sha256 == row["sha256"]
@@ -96,15 +107,26 @@ def verdict(fd: int, row: RowMapping) -> tuple[str, str]:
         return _verdict_of_extra(row, target if at_target else None)
     if at_source and at_target and source is not None and target is not None:
         # Both names of one inode: link and unlink. Two devices: copy and unlink. Both are ours.
-        if source.same_inode(target) or source.device != target.device:
-            file_moves.remove_extra(fd, row["source"], row["target"], row["sha256"])
-            return "finished", ""
+        if own_copy or source.same_inode(target) or source.device != target.device:
+            return _one_of_two(fd, row)
         return "dropped", "two files have these bytes; both are kept"
     if at_target:
         return "finished", ""
     if at_source:
         return "dropped", ""
     return "lost", "the file is at neither place with these bytes"
+
+
+def _one_of_two(fd: int, row: RowMapping) -> tuple[str, str]:
+    """Leave one of the file and its copy: the copy, or the file where it cannot be removed."""
+    try:
+        file_moves.remove_extra(fd, row["source"], row["target"], row["sha256"])
+    except OSError as exc:
+        if exc.errno not in _FIXED:
+            raise
+        file_moves.remove_extra(fd, row["target"], row["source"], row["sha256"])
+        return "dropped", "the original cannot be removed"
+    return "finished", ""
 
 
 def _verdict_of_deletion(
@@ -133,10 +155,10 @@ def _verdict_of_extra(row: RowMapping, target: FileFacts | None) -> tuple[str, s
 
 
 def quiet_examine(fd: int, path: bytes) -> FileFacts | None:
-    """As `examine`; what is no regular file counts as absent."""
+    """As `examine`; what is no regular file counts as absent. A link on the way is an error."""
     try:
         return examine(fd, path)
-    except FilingError:
+    except ChangedFileError:
         return None
 
 

@@ -55,7 +55,7 @@ def rename_folder(db: Database, root: GuardedRoot, intent: FolderIntent, now: fl
     """
     if not is_own_path(intent.source) or not is_own_path(intent.target):
         raise FilingError("Only folders below stillwatch's own are renamed.")
-    with root.opened() as fd:
+    with db.files.opened(root) as fd:
         status = _checked(fd, intent)
         with db.write() as connection:
             journal_id = _open_intent(connection, root.camera_id, intent, status, now)
@@ -79,6 +79,8 @@ def settle_folder(db: Database, fd: int, row: RowMapping, now: float, note: str)
     try:
         at_source = _inode(fd, row["source"]) == row["inode"]
         at_target = _inode(fd, row["target"]) == row["inode"]
+        if at_target:
+            file_moves.confirm(fd, row["source"], row["target"])
     except OSError:
         return "waiting"
     verdict = "finished" if at_target else "dropped" if at_source else "lost"

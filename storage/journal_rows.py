@@ -202,6 +202,12 @@ def drop(connection: Connection, row: RowMapping, note: str, now: float, *, lost
         )
 
 
+def open_ids(connection: Connection) -> set[int]:
+    """Rows of operations that were begun and not settled."""
+    query = select(JournalEntry.id).where(JournalEntry.state == "intent")
+    return set(connection.scalars(query))
+
+
 def row_of(db: Database, journal_id: int) -> RowMapping:
     """One journal row."""
     table = JournalEntry.__table__

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from storage.errors import LockedError
+from storage.modes import private_mode
 
 LOCK_NAME: Final = "lock"
 _PATIENCE_SECONDS: Final = 0.3  # `holder` may have the lock for some microseconds
@@ -30,7 +31,8 @@ class StateLock:
 
     def __init__(self, state_dir: Path) -> None:
         path = state_dir / LOCK_NAME
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, private_mode(state_dir))
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not _try_lock(self._fd, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.durable_files import replace_durably
+from storage.faiss_files import write_faiss
 from storage.projection import FloatArray, Projection
 from storage.snapshot_files import POINTER, Backend, Pointer, SnapshotFile, read_pointer
 
@@ -121,7 +122,7 @@ def _save_flat(path: Path, blocks: Iterable[FloatArray], kept: int, _trees: int)
     index = faiss.IndexFlatIP(kept)
     for rows in blocks:
         index.add(rows)
-    faiss.write_index(index, os.fspath(path))
+    write_faiss(index, path)
 
 
 def _remove_older(folder: Path, keep: Iterable[Pointer | None]) -> None:

@@ -29,12 +29,12 @@ def count_novel(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def count_new(connection: Connection, since: float) -> int:
-    """Frames that came into the pool after `since` (seconds since the epoch)."""
+def count_new(connection: Connection, since: float, now: float) -> int:
+    """Frames that came into the pool after `since` and up to `now` (seconds since the epoch)."""
     query = (
         select(func.count())
         .select_from(Frame)
-        .where(_waiting(), _ARRIVED, Frame.recorded_at > since)
+        .where(_waiting(), _ARRIVED, Frame.recorded_at > since, Frame.recorded_at <= now)
     )
     return int(connection.execute(query).scalar_one())
 

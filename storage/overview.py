@@ -7,8 +7,11 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
+from storage.camera_health import Waiting, hindrances, left_out
+from storage.file_gate import HALTED_KEY
 from storage.names import RUN, format_id, path_fields
 from storage.reading import Reader, iso_time
 from storage.states import GONE, STATES
@@ -30,19 +33,23 @@ _ARCHIVE: Final = (
 def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
     """Every camera with its condition and frame counts, for people.
 
-    Keys: those of the contract's `cameras`, and `reason`, `filing` (why it is off), `suggestion`
-    (what the owner may want to set), `ignored`, `total`, `pending`, `novel`, `duplicates`,
-    `rejected`. With no daemon nobody watches, so `learning`, `watching` and `polling` become
+    Keys: those of the contract's `cameras`, and `reason` (of the state), `waiting`, `left_out`
+    (storage/camera_health.py), `hindrances` (the same in words), `filing` (why it is off),
+    `suggestion` (what the owner may want to set), `ignored`, `total`, `pending`,
+    `novel`, `duplicates`, `rejected`. With no daemon nobody watches, so `learning`, `watching` and
+    `polling` become
     `inactive`; what the last daemon found wrong stays to be seen.
     """
     counts: dict[int, dict[str, int]] = {}
     for row in reader.rows("SELECT camera_id, state, count(*) AS n FROM frames GROUP BY 1, 2"):
         counts.setdefault(row["camera_id"], {})[row["state"]] = row["n"]
     rates = _novelty_rates(reader)
+    waits = Waiting.of_cameras(reader)
     cameras = []
     for row in reader.rows("SELECT * FROM cameras ORDER BY id"):
         states = counts.get(row["id"], {})
         idle = not running and row["state"] in _WATCHED
+        waiting, left = waits.get(row["id"], Waiting()), left_out(reader, row["id"])
         cameras.append(
             {
                 "name": row["name"],
@@ -52,8 +59,11 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
                 "kind": row["kind"],
                 "novelty": rates.get(row["id"]),
                 "dedup_test": _dedup_test(reader, row["id"]),
-                "reason": row["state_reason"],
-                "filing": None if row["writable"] else "cannot be written: nothing is filed there",
+                "reason": None if idle else row["state_reason"],
+                "waiting": asdict(waiting),
+                "left_out": {kind: found["count"] for kind, found in left.items()},
+                "hindrances": hindrances(waiting, left),
+                "filing": _why_nothing_is_filed(reader, row["writable"]),
                 "suggestion": _suggestion(reader, row),
                 "ignored": row["ignored"],
                 "total": sum(states.values()),
@@ -64,6 +74,13 @@ def camera_summaries(reader: Reader, *, running: bool) -> list[dict[str, Any]]:
             }
         )
     return cameras
+
+
+def _why_nothing_is_filed(reader: Reader, writable: bool) -> str | None:
+    if not writable:
+        return "cannot be written: nothing is filed there"
+    halted = reader.meta(HALTED_KEY)
+    return f"{halted} Nothing is moved until the next start." if halted else None
 
 
 def _suggestion(reader: Reader, camera: Any) -> str | None:
@@ -86,10 +103,13 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
         "root",
         "root_b64",
         "state",
+        "reason",
         "last_arrival_at",
         "kind",
         "novelty",
         "dedup_test",
+        "waiting",
+        "left_out",
     )
     return {
         "state": _overall_state(reader, cameras) if running else "stopped",
@@ -104,6 +124,8 @@ def status(reader: Reader, *, running: bool) -> dict[str, Any]:
         "latency_ms": _latency(reader),
         "job": job_under_way(reader, time.time()) if running else None,
         "last_prune": _last_prune(reader),
+        "settings": _settings(reader) if running else None,
+        "paused": reader.meta("paused") if running else None,
     }
 
 
@@ -153,11 +175,8 @@ def _novelty_rates(reader: Reader) -> dict[int, dict[str, Any]]:
 
 
 def _overall_state(reader: Reader, cameras: Sequence[dict[str, Any]]) -> str:
-    trouble = any(
-        camera["state"] in _TROUBLE or (camera["state"] == "polling" and camera["reason"])
-        for camera in cameras
-    )
-    return "degraded" if trouble or reader.meta("degraded") else "running"
+    trouble = any(camera["state"] in _TROUBLE for camera in cameras)
+    return "degraded" if trouble or reader.meta("paused") else "running"
 
 
 def _count_frames(reader: Reader) -> tuple[dict[str, int], dict[str, int]]:
@@ -240,6 +259,22 @@ def _last_prune(reader: Reader) -> dict[str, Any] | None:
         "at": iso_time(told["at"]),
         **{key: told[key] for key in numbers},
         "note": " ".join(told["notes"]) or None,
+    }
+
+
+def _settings(reader: Reader) -> dict[str, Any] | None:
+    """What the daemon made of its settings file when it last read it (SIGHUP, or its start).
+
+    Keys: `at`, `problem` (why the file was refused and the old settings stay, or null), `restart`
+    (settings of the file that need a restart, or null).
+    """
+    told = reader.meta("settings")
+    if not isinstance(told, dict):
+        return None
+    return {
+        "at": iso_time(told["at"]),
+        "problem": told["problem"],
+        "restart": ", ".join(told["restart"]) or None,
     }
 
 

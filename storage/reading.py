@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from storage.errors import (
     DamagedDatabaseError,
+    DiskFullError,
     FolderError,
     LockedError,
     NewerSchemaError,
@@ -24,6 +25,7 @@ from storage.errors import (
     UsageError,
 )
 from storage.names import CLUSTER, FRAME, RUN
+from storage.reserve import has_no_room
 
 DATABASE_NAME: Final = "stillwatch.db"
 KNOWN_REVISION: Final = "0003"
@@ -67,11 +69,7 @@ class Reader:
         self.path = state_dir / DATABASE_NAME
         self._driver = sqlite_driver()
         if not _is_there(self.path):
-            raise NoStateError(
-                f"There is no stillwatch state in {state_dir} yet.",
-                hint="`stillwatch run FOLDER` makes it; --state names another state folder.",
-                path=str(state_dir),
-            )
+            raise no_state(state_dir)
         self._connection: Any = self._connect()
         try:
             self._check_schema()
@@ -101,14 +99,22 @@ class Reader:
         except self._driver.OperationalError as exc:
             # A database in WAL mode cannot be opened where neither its -shm file nor the right
             # to make one is there. Without a -wal file nobody writes, and the file alone is true.
-            if self.path.with_name(f"{DATABASE_NAME}-wal").exists():
+            if self._may_be_written():
                 raise self._explain(exc) from exc
-        except self._driver.DatabaseError as exc:
+        except (self._driver.DatabaseError, UnicodeDecodeError) as exc:
             raise self._explain(exc) from exc
         try:
             return self._begin(f"{uri}?mode=ro&immutable=1")
-        except self._driver.DatabaseError as exc:
+        except (self._driver.DatabaseError, UnicodeDecodeError) as exc:
             raise self._explain(exc) from exc
+
+    def _may_be_written(self) -> bool:
+        """Whether a writer may be using a log; an empty one on a full disk is none."""
+        try:
+            size = self.path.with_name(f"{DATABASE_NAME}-wal").stat().st_size
+        except FileNotFoundError:
+            return False
+        return size > 0 or not has_no_room(self.path.parent)
 
     def _begin(self, uri: str) -> Any:
         connection = self._driver.connect(
@@ -136,9 +142,16 @@ class Reader:
                 hint="Join the group of the state folder, or name another one with --state.",
                 path=str(self.path),
             )
+        if "I/O error" in text and has_no_room(self.path.parent):
+            return DiskFullError(
+                "The disk of the state folder is full.",
+                hint="Make room; the database is whole, and nothing was changed.",
+                path=str(self.path.parent),
+            )
         return DamagedDatabaseError(
             f"The database is damaged: {text}",
-            hint="Nothing was changed. Keep the file, restore a backup, or use a new --state.",
+            hint="Nothing was changed. Stop the daemon, if one runs; `stillwatch restore-database`"
+            " brings a backup back and keeps this file.",
             path=str(self.path),
         )
 
@@ -181,7 +194,7 @@ class Reader:
             # No `yield from`: it would close the cursor, which fails after the connection's end.
             for row in self._connection.execute(sql, tuple(parameters)):  # noqa: UP028
                 yield row
-        except self._driver.DatabaseError as exc:
+        except (self._driver.DatabaseError, UnicodeDecodeError) as exc:
             raise self._explain(exc) from exc
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Any:
@@ -265,6 +278,24 @@ class Reader:
             if row is not None:
                 return int(row["id"])
         return None
+
+
+def no_state(state_dir: Path) -> NoStateError:
+    """Why there is no database: none was made yet, or it was lost."""
+    # imported here: it knows the database's engine, and is asked where there is no database only
+    from storage.placing import was_here
+
+    if was_here(state_dir):
+        return NoStateError(
+            "The database is gone, but its backups or logs are still here.",
+            hint="Nothing was moved. `stillwatch restore-database` brings a backup back.",
+            path=str(state_dir / DATABASE_NAME),
+        )
+    return NoStateError(
+        f"There is no stillwatch state in {state_dir} yet.",
+        hint="`stillwatch run FOLDER` makes it; --state names another state folder.",
+        path=str(state_dir),
+    )
 
 
 def _is_there(path: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage.beneath import opened_directory, opened_file
+from storage.beneath import opened_directory, opened_file, sync
 from storage.cameras import set_root_identity
 from storage.engine import Database
 from storage.errors import FilingError, RootOfflineError
@@ -151,10 +151,11 @@ def ensure_marker(db: Database, guarded: GuardedRoot) -> GuardedRoot:
         The root with the marker that is on disk now.
 
     Raises:
-        RootOfflineError: The root is not the recorded one.
+        RootOfflineError: The root is not the recorded one, or another process files there.
+        NotDurableError: The disk did not confirm.
         OSError: The folder cannot be written.
     """
-    with guarded.opened() as fd:
+    with db.files.opened(guarded) as fd:
         found = read_marker(fd)
         if found is None:
             _write_marker(fd, guarded.marker)
@@ -174,11 +175,11 @@ def _write_marker(root_fd: int, marker: str) -> None:
         fd = os.open(temporary, flags, 0o664, dir_fd=directory)
         try:
             os.write(fd, marker.encode("ascii") + b"\n")
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, MARKER_NAME, src_dir_fd=directory, dst_dir_fd=directory)
-        os.fsync(directory)
+        sync(directory)
 
 
 def record_root(connection: Connection, camera_id: int, identity: RootIdentity) -> None:

@@ -1,9 +1,9 @@
 """Runs and the entries of their plans: create, find, list, and the state that follows from them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
@@ -14,6 +14,12 @@ from storage.names import RUN, format_id
 RunKind = Literal[
     "recluster", "dedup", "filing", "decision", "pool", "encoder", "folders", "trash", "prune"
 ]
+
+
+_MOVING: Final = ("dedup", "filing", "folders", "trash", "prune")
+"""Kinds whose entries are operations on files."""
+_AT_ONCE: Final = ("trash", "prune")
+"""Kinds that are planned and worked off in one go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +164,62 @@ def finish_run(connection: Connection, run_id: int, now: float) -> str:
 
 def refresh_unfinished(connection: Connection) -> None:
     """Derive the state of runs whose work on files was interrupted."""
-    query = select(Run.id).where(
-        Run.kind.in_(("dedup", "filing", "folders", "trash", "prune")),
-        Run.started_at.is_not(None),
-        Run.finished_at.is_(None),
+    for run in unfinished(connection, about_to=False):
+        refresh_state(connection, run["id"])
+
+
+def unfinished(connection: Connection, *, about_to: bool = True) -> list[RowMapping]:
+    """`id` and `kind` of the runs whose work on files has begun and not ended.
+
+    While nobody works on them these are the runs that an interruption left.
+
+    Args:
+        connection: Of any transaction.
+        about_to: Also those that were stored to be worked off at once, and never begun.
+    """
+    open_runs = Run.kind.in_(_MOVING) & Run.started_at.is_not(None)
+    if about_to:
+        open_runs |= Run.kind.in_(_AT_ONCE) & (Run.state == "planned")
+    query = select(Run.id, Run.kind).where(open_runs, Run.finished_at.is_(None))
+    return list(connection.execute(query.order_by(Run.id)).mappings())
+
+
+def close_unfinished(connection: Connection, now: float, *, about_to: bool = True) -> list[int]:
+    """End the runs of `unfinished`; returns their ids. Never beside one that is worked on.
+
+    What is open of a plan can still be applied; entries of runs that are stored and worked off in
+    one go are skipped: the next such run chooses anew.
+    """
+    closed = []
+    for run in unfinished(connection, about_to=about_to):
+        end = end_at_once if run["kind"] in _AT_ONCE else finish_run
+        end(connection, run["id"], now)
+        closed.append(int(run["id"]))
+    return closed
+
+
+def end_at_once(connection: Connection, run_id: int, now: float) -> str:
+    """End a run that nobody takes up again, whatever is left of it; returns its new state."""
+    connection.execute(
+        update(PlanEntry)
+        .where(PlanEntry.run_id == run_id, PlanEntry.state == "planned")
+        .values(state="skipped", outcome="interrupted; the next run decides again")
     )
-    for run_id in connection.scalars(query).all():
-        refresh_state(connection, run_id)
+    state = finish_run(connection, run_id, now)
+    if state == "planned":
+        state = "undone"
+        set_state(connection, run_id, state)
+    return state
+
+
+def reopen(connection: Connection, run_ids: Collection[int | None]) -> None:
+    """Let runs count as unfinished again: an operation of theirs was settled after their end.
+
+    So it is when a disk did not confirm a change: the run ended, its intent stayed open.
+    """
+    ids = [run_id for run_id in run_ids if run_id is not None]
+    chosen = update(Run).where(Run.id.in_(ids), Run.started_at.is_not(None))
+    connection.execute(chosen.values(finished_at=None))
 
 
 def discard_run(connection: Connection, run_id: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, delete, func, select
 from sqlalchemy.sql import ColumnExpressionArgument
 
+from storage.dedup import Span, recorded_outside
 from storage.models import Camera, CameraNovelty, Embedding, Frame, Signature
 
 KEEPERS_WITH_SIGNATURE: Final = 50
@@ -88,13 +89,13 @@ def newest_usual_frames(connection: Connection, camera_id: int, count: int) -> l
     return [int(value) for value in connection.execute(query).scalars()][::-1]
 
 
-def count_waiting(connection: Connection, recorded_before: float) -> tuple[int, int]:
-    """How many frames with a signature wait for the change test: in all, and recorded that early.
+def count_waiting(connection: Connection, too_young: Span) -> tuple[int, int]:
+    """How many frames with a signature wait for the change test: in all, and old enough for it.
 
     Cheap also with many frames, because few have a signature. Those of cameras whose kind the
     owner set to another one than fixed wait for nothing.
     """
-    early = func.count().filter(Frame.recorded_at <= recorded_before)
+    early = func.count().filter(recorded_outside(too_young))
     query = (
         select(func.count(), early)
         .select_from(Signature)

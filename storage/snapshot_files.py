@@ -78,3 +78,23 @@ def read_pointer(folder: Path) -> Pointer | None:
         and not any("/" in n for n in names)
     )
     return pointer if sound else None
+
+
+def snapshot_damage(folder: Path) -> str | None:
+    """Why the snapshot in this folder cannot be believed, in words; None where it can, or is none.
+
+    Reads every file of it once.
+    """
+    if not (folder / POINTER).exists():
+        return None
+    pointer = read_pointer(folder)
+    if pointer is None:
+        return f"{folder / POINTER} cannot be read"
+    for file in pointer.files:
+        try:
+            whole = file.is_whole(folder)
+        except OSError as exc:
+            return f"{folder / file.name}: {exc.strerror}"
+        if not whole:
+            return f"{folder / file.name} is not as it was written"
+    return None

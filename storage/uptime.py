@@ -4,6 +4,7 @@ Retention counts time twice: by the wall clock and by these seconds, which only 
 monotonic clock adds to. A wall clock that jumps ten years ahead therefore deletes nothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ ABSENCE_SECONDS: Final = 366 * 86400.0
 """Nothing ran for longer than this: rather a clock set wrong than a camera nobody looked at."""
 DISTRUST_SECONDS: Final = 86400.0
 """Seconds of uptime for which a wall clock that jumped is not believed."""
+EARLIEST: Final = 1_577_836_800.0
+"""2020-01-01: a clock before that was never set, as 1970 on a board without a battery."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +68,21 @@ def advance(connection: Connection, seconds: float, wall: float, *, first: bool 
     return after
 
 
+def since_jump(connection: Connection) -> float:
+    """Seconds of uptime since the wall clock was last seen to be set; without end: never."""
+    known = read(connection)
+    return math.inf if known.jumped is None else known.seconds - known.jumped
+
+
 def distrust(connection: Connection, wall: float) -> str | None:
     """Why the wall clock cannot be believed now, in words; None if it can."""
     known = read(connection)
+    if wall < EARLIEST:
+        return "the clock was never set"
     if known.wall is not None and wall < known.wall - JUMP_SECONDS:
         return "the clock is behind the time that was noted last"
     if known.wall is not None and wall > known.wall + ABSENCE_SECONDS:
         return "the clock is more than a year ahead of the time that was noted last"
-    if known.jumped is not None and known.seconds < known.jumped + DISTRUST_SECONDS:
+    if since_jump(connection) < DISTRUST_SECONDS:
         return "the clock was set lately; it is believed after a day of running without a jump"
     return None

@@ -23,6 +23,7 @@ from storage.index_files import (
     checked,
     claim,
     header_path,
+    hold_flat,
     open_index,
     rows_path,
     write_cells,
@@ -102,6 +103,16 @@ class VectorIndex:
         write = write_flat if few else write_cells
         index, ids = write(path, generation, dim, chain(head, remaining))
         return cls(path, index, ids, generation)
+
+    @classmethod
+    def hold(cls, path: Path, generation: int, dim: int, blocks: Iterable[Block]) -> Self:
+        """Build an exact index in memory only, where `path` cannot be written.
+
+        Raises:
+            ValueError: Shapes do not fit or an id comes twice.
+        """
+        given = ((checked(ids, rows, dim), rows) for ids, rows in blocks)
+        return cls(path, *hold_flat(dim, given), generation)
 
     @classmethod
     def read(cls, path: Path, expected_generation: int, expected_id_digest: str) -> Self | None:

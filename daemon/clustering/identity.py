@@ -11,9 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from daemon.messages import IdentityMatch
 
@@ -194,6 +191,9 @@ def _independent(pairs: _Pairs, olds: int, news: int) -> list[_Pairs]:
     """Split into groups that share neither id nor label: each is a small dense problem."""
     if len(pairs.shared) == 0:
         return []
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     size = olds + news
     graph = coo_array((pairs.shared, (pairs.old, pairs.new + olds)), shape=(size, size))
     group = connected_components(graph, directed=False)[1][pairs.old]
@@ -207,6 +207,8 @@ def _independent(pairs: _Pairs, olds: int, news: int) -> list[_Pairs]:
 
 def _best_matching(pairs: _Pairs) -> list[tuple[int, int]]:
     """Maximum-overlap matching of one group, as (old position, new position)."""
+    from scipy.optimize import linear_sum_assignment  # a quarter second of every daemon's start
+
     olds, i = np.unique(pairs.old, return_inverse=True)
     news, j = np.unique(pairs.new, return_inverse=True)
     # older ids and smaller labels earn a bonus that in sum stays below one shared frame

@@ -17,6 +17,7 @@ from daemon.demo.facts import EVENTS, Onlooker
 from storage.engine import DATABASE_NAME
 from storage.errors import FolderError
 from storage.lock import holder
+from storage.modes import make_private_folder
 
 Report = Callable[[str], None]
 """Takes one plain line."""
@@ -108,7 +109,7 @@ def _set_up(state_dir: Path, folder: Path | None, config: Path | None) -> _Stage
     while (state / DATABASE_NAME).exists():
         number += 1
         state = state_dir.with_name(f"{state_dir.name}-{number}")
-    state.mkdir(parents=True, exist_ok=True)
+    make_private_folder(state)
     pictures = (folder or state / "pictures").absolute()
     pictures.mkdir(parents=True, exist_ok=True)
     settings = config

@@ -74,7 +74,8 @@ def _load_keras(path: Path) -> tuple[Any, tuple[int, int, int] | None]:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as exc:  # a damaged archive raises almost anything
         raise EncoderError(
-            f"The model file cannot be loaded: {str(exc).splitlines()[0]}",
+            # Keras goes on with how to run the code all the same
+            f"The model file cannot be loaded: {str(exc).splitlines()[0].partition(' If you ')[0]}",
             hint="Files with Lambda layers or own classes are refused: they carry code.",
             path=str(path),
         ) from exc

@@ -202,7 +202,7 @@ class _Applier:
     def _choose_target(
         self, root: GuardedRoot, frame: FilingFrame, folder: bytes, planned: bytes | None
     ) -> tuple[bytes, Companions]:
-        """The planned place, or another name where sidecar files would get mixed up there."""
+        """The planned place; another name where that is taken or sidecar files would be mixed."""
         source = filed_place(frame) or frame.path
         target = planned or join(folder, split(frame.original_path)[1])
         companions = self._finder.companions(root, source, target)
@@ -216,7 +216,7 @@ class _Applier:
                 known = path_recorded(connection, camera, path)
                 return known or exists(fd, path) or mixes(camera, path)
 
-            if planned is None or mixes(frame.camera_id, planned):
+            if planned is None or taken(frame.camera_id, planned):
                 target = target_path(frame, folder, taken)
         return target, self._finder.companions(root, source, target)
 

@@ -116,6 +116,7 @@ def file_frames(
     """
     if settings.mode == "none":
         return FilingOutcome()
+    db.files.require_durable()
     with db.read() as connection:
         roots = load_roots(connection)
     recover(db, roots, clock())

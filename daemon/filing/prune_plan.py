@@ -62,6 +62,7 @@ class _Facts:
     roots: Mapping[int, GuardedRoot]
     uptime: float
     distrust: str | None
+    since_jump: float
     pictures: int
 
 
@@ -104,6 +105,7 @@ def _read(db: Database, now: float) -> _Facts:
             roots=load_roots(connection),
             uptime=uptime.total(connection),
             distrust=uptime.distrust(connection, now),
+            since_jump=uptime.since_jump(connection),
             pictures=bytes_on_disk(connection),
         )
 
@@ -130,6 +132,13 @@ def _choose_for_trash(
         ripe = list(facts.redundant)
     elif facts.distrust is not None:
         ripe = []
+    elif facts.since_jump < settings.trash_after_days * DAY:
+        # Ages from before the clock was set mean nothing; nobody is younger than this uptime.
+        ripe = []
+        plan.notes.append(
+            "The clock was set: nothing goes to the trash before as many days of running have"
+            f" passed since ({facts.since_jump / DAY:.1f} of {settings.trash_after_days:g})."
+        )
     else:
         ripe = ripe_for_trash(facts.redundant, now, settings.trash_after_days)
         plan.too_young = len(facts.redundant) - len(ripe)

@@ -88,7 +88,7 @@ def work_off(
             progress(number + 1, len(entries))
     finally:
         with db.write() as connection:
-            result.state = runs.finish_run(connection, run_id, clock())
+            result.state = runs.end_at_once(connection, run_id, clock())
     return result
 
 
@@ -186,7 +186,11 @@ def restore_frame(db: Database, frame_id: int, *, clock: Clock) -> tuple[Moved, 
             hint="`stillwatch frames --state trashed` lists what is.",
         )
     result = UndoResult(run_id=row["run_id"])
-    undo_operation(db, roots[frame.camera_id], row, clock(), result)
     with db.write() as connection:
-        runs.refresh_state(connection, row["run_id"])
+        runs.start_run(connection, row["run_id"], clock())
+    try:
+        undo_operation(db, roots[frame.camera_id], row, clock(), result)
+    finally:
+        with db.write() as connection:
+            runs.finish_run(connection, row["run_id"], clock())
     return (result.restored or result.beside)[0], bool(result.beside)

@@ -1,6 +1,6 @@
 """Take back what a run did to files: every file under its old name, bytes untouched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,13 +46,15 @@ def undo_run(
     *,
     clock: Clock,
     progress: Progress = lambda _done, _total: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> UndoResult:
     """Take back every file operation of a run that is in effect still, newest first.
 
     Moves go back to where the file was before this run; links and copies are removed while their
     original has the same bytes. Nothing is overwritten: where the old name is taken the file is
     restored beside it as `name (2).jpg`. Emptied folders below stillwatch's own are removed.
-    Verdicts stay. A second call is a no-op.
+    Verdicts stay. A second call is a no-op. `should_stop` is asked before each operation; what is
+    left stays done, for another undo.
 
     Raises:
         NotFoundError: No such run.
@@ -79,6 +81,8 @@ def undo_run(
         runs.start_run(connection, run_id, clock())
     try:
         for number, row in enumerate(rows):
+            if should_stop():
+                break
             try:
                 _undo_row(db, roots[row["camera_id"]], row, clock(), result)
             except (FilingError, RootOfflineError) as exc:

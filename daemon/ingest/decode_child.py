@@ -1,18 +1,18 @@
 """The decoding process: `python -m daemon.ingest.decode_child FD LIMITS`.
 
 It receives open files over a UNIX socket (never paths), hashes and decodes them, and hands the
-small pictures back. It is spawned, disposable and limited (memory, no core files, no new files);
-a picture that crashes or hangs it costs this process and nothing else.
+small pictures back. It is spawned, disposable and confined (daemon/ingest/sandbox.py); a picture
+that crashes or hangs it costs this process and nothing else.
 
 Protocol: request = 4-byte length, JSON, with the file descriptor as ancillary data; response =
-two 4-byte lengths, JSON, payload (pixels of the encoder's input, then the grey PNG).
+two 4-byte lengths, JSON, payload (pixels of the encoder's input, then the grey PNG). The first
+thing that the process says, unasked, is `confinement`: the kernel's limits that hold.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import resource
 import socket
 import struct
 import sys
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.fingerprint import perceptual_hash, pixel_digest
+from daemon.ingest import sandbox
 from daemon.ingest.exchange import receive
 from daemon.ingest.picture import UnusablePictureError, decode
 from daemon.signature import make_grey, pack_grey
@@ -31,15 +32,6 @@ READ_LIMIT_BYTES = 512 * 1024 * 1024
 WHOLE = (65_535, 65_535)
 """Smallest useful (height, width) of a picture that must not be decoded at a fraction: no JPEG is
 larger."""
-
-
-def limit_process(memory_mb: int) -> None:
-    """Bound what this process can do: address space, core files, written files, lifetime."""
-    limit = memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    cv2.setNumThreads(1)
 
 
 def squeeze(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -93,6 +85,8 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return answer | {"refused": str(exc)}, b""
     except (MemoryError, cv2.error):  # OpenCV's own error is one of memory for any decoded array
         return answer | {"refused": "decoding it needs more memory than allowed"}, b""
+    except (PermissionError, ImportError) as exc:  # from bytes in memory: not the picture's fault
+        return {"unreadable": f"the decoder lacks something here: {exc}"}, b""
     answer |= {
         "format": picture.format,
         "width": picture.width,
@@ -101,6 +95,13 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         "pixels": pixels.nbytes,
     }
     return answer, pixels.tobytes() + grey
+
+
+def say(connection: socket.socket, answer: dict[str, Any], payload: bytes = b"") -> None:
+    """Send one message."""
+    text = json.dumps(answer).encode()
+    connection.sendall(struct.pack("!II", len(text), len(payload)) + text)
+    connection.sendall(payload)
 
 
 def serve(connection: socket.socket) -> None:
@@ -117,17 +118,18 @@ def serve(connection: socket.socket) -> None:
         body = receive(connection, struct.unpack("!I", head)[0])
         if body is None or not fds:
             return
-        answer, payload = examine(fds[0], json.loads(body))
-        text = json.dumps(answer).encode()
-        connection.sendall(struct.pack("!II", len(text), len(payload)) + text)
-        connection.sendall(payload)
+        request = json.loads(body)
+        sandbox.limit_time(request["seconds"])
+        say(connection, *examine(fds[0], request))
 
 
 def main() -> None:
     """Entry point of the process."""
     fd, memory_mb = int(sys.argv[1]), int(sys.argv[2])
-    limit_process(memory_mb)
+    cv2.setNumThreads(1)
     with socket.socket(fileno=fd) as connection:
+        sandbox.limit_resources(memory_mb)
+        say(connection, {"confinement": sandbox.confine()})
         serve(connection)
 
 

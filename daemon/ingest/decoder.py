@@ -1,27 +1,25 @@
 """The pool of decoding processes: settled files in, decoded pictures or refusals out.
 
-Children are spawned, never forked, and started as `python -m daemon.ingest.decode_child`. One
-thread here serves one child. A child that crashes or takes too long is replaced; a file that does
-so three times is refused, and nothing else is harmed.
+Children are spawned, never forked (daemon/ingest/decode_process.py). One thread here serves one
+child. A child that crashes or takes too long is replaced; a file that does so three times is
+refused, and nothing else is harmed.
 """
 
 import errno
-import json
 import logging
 import os
 import queue
-import socket
 import stat
-import struct
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 
-from daemon.ingest.exchange import receive
+from daemon.ingest.decode_process import ChildFailedError, DecodeChild, DecoderStartError
+from daemon.ingest.sandbox import KERNEL_LIMITS
 from daemon.ingest.settling import stat_key
 from daemon.messages import DecodedImage, RefusedFile, SettledFile
 from daemon.settings import IngestSettings
@@ -29,100 +27,10 @@ from daemon.settings import IngestSettings
 log = logging.getLogger(__name__)
 
 STRIKES: Final = 3
-NICE: Final = 10
-"""Steps below the daemon's priority: decoding runs ahead, in the gaps that the network leaves. At
-the same priority it takes turns with the network's threads, which wait for each other many times a
-picture; measured on two cores, 195 pictures a second became 225."""
-CHILD_MODULE: Final = "daemon.ingest.decode_child"
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OWN_FAULTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 DecodeResult = DecodedImage | RefusedFile
-
-
-class ChildFailedError(Exception):
-    """The decoding process died or took too long over a file."""
-
-
-class DecodeChild:
-    """One decoding process and the socket to it."""
-
-    def __init__(self, settings: IngestSettings) -> None:
-        self._settings = settings
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.settimeout(settings.decode_seconds)
-        environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    CHILD_MODULE,
-                    str(theirs.fileno()),
-                    str(settings.decode_memory_mb),
-                ],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
-        self._socket = ours
-        nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
-
-    @property
-    def pid(self) -> int:
-        """Process id, for `status` and for tests that kill it."""
-        return self._process.pid
-
-    def ask(
-        self, fd: int, input_size: tuple[int, int], *, fingerprint: bool = False
-    ) -> tuple[dict[str, object], bytes]:
-        """Let the child examine an open file.
-
-        Args:
-            fd: The file.
-            input_size: (height, width) of the pixels that are handed back.
-            fingerprint: Decode at full size, and tell pixel digest and perceptual hash.
-
-        Raises:
-            ChildFailedError: It died or exceeded `decode_seconds`; it is dead afterwards.
-        """
-        request = {
-            "input_size": input_size,
-            "pixels": int(self._settings.max_megapixels * 1_000_000),
-            "fingerprint": fingerprint,
-        }
-        body = json.dumps(request).encode()
-        try:
-            socket.send_fds(self._socket, [struct.pack("!I", len(body))], [fd])
-            self._socket.sendall(body)
-            head = receive(self._socket, 8)
-            if head is None:
-                raise ChildFailedError("the decoder crashed on it")
-            lengths = struct.unpack("!II", head)
-            text = receive(self._socket, lengths[0])
-            payload = receive(self._socket, lengths[1])
-        except TimeoutError as exc:
-            self.close()
-            seconds = self._settings.decode_seconds
-            raise ChildFailedError(f"decoding it takes longer than {seconds:g} s") from exc
-        except OSError as exc:
-            self.close()
-            raise ChildFailedError("the decoder crashed on it") from exc
-        except ChildFailedError:
-            self.close()
-            raise
-        if text is None or payload is None:
-            self.close()
-            raise ChildFailedError("the decoder crashed on it")
-        return json.loads(text), payload
-
-    def close(self) -> None:
-        """End the process; safe to call twice."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
 
 
 class DecodePool:
@@ -149,6 +57,10 @@ class DecodePool:
         self._deliver = deliver
         self._queue: queue.Queue[SettledFile | None] = queue.Queue(maxsize=64)
         self._busy = 0
+        self._given_at: dict[int, float] = {}
+        """Thread -> when its child was given the file in hand, by the monotonic clock."""
+        self._stopping = False
+        self._told = False
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"decode-{number}")
@@ -180,17 +92,41 @@ class DecodePool:
         with self._lock:
             return self._busy
 
-    def close(self) -> None:
-        """Finish what is queued, then end the threads and processes."""
+    def silent_seconds(self) -> float:
+        """For how long a file in hand has waited for its child; 0 where none is in hand.
+
+        A child that hangs is killed after `decode_seconds`, so more than that is a stall.
+        """
+        now = time.monotonic()
+        return max((now - since for since in list(self._given_at.values())), default=0.0)
+
+    def close(self, *, discard: bool = False) -> None:
+        """Finish what is queued, then end the threads and processes.
+
+        Args:
+            discard: Finish only what is in hand; a hanging file is not tried again. What is left
+                stays pending in the database.
+        """
+        if discard:
+            self._stopping = True
+            self._drop_queued()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
 
+    def _drop_queued(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+                with self._lock:
+                    self._busy -= 1
+
     def _work(self) -> None:
         child = self._start_child()
         while (file := self._queue.get()) is not None:
+            result: DecodeResult | None
             try:
                 result, child = self._decode(file, child)
             except Exception:  # the one broad handler of this loop: the file stays pending
@@ -198,7 +134,8 @@ class DecodePool:
                 result = RefusedFile(
                     file=file, reason="an internal error, see the log", final=False
                 )
-            self._deliver(result)
+            if result is not None:
+                self._deliver(result)
             with self._lock:
                 self._busy -= 1
         if child is not None:
@@ -207,22 +144,45 @@ class DecodePool:
     def _start_child(self) -> DecodeChild | None:
         try:
             return DecodeChild(self._settings)
-        except OSError:  # no memory or process to spare just now; the first file tries again
-            log.warning("a decoding process could not be started", exc_info=True)
+        except OSError as exc:  # no memory or process to spare just now; the next file tries again
+            log.warning("a decoding process could not be started: %s", exc)
             return None
+
+    def _ready(self, child: DecodeChild | None) -> DecodeChild | None:
+        """A process that has finished starting, the given one or a new one; None: it cannot."""
+        child = child or self._start_child()
+        if child is None:
+            return None
+        try:
+            held = child.confinement()
+        except DecoderStartError:
+            log.warning("a decoding process ended before it was ready, see `stillwatch doctor`")
+            return None
+        missing = [name for name in KERNEL_LIMITS if name not in held]
+        if missing and not self._told:
+            self._told = True
+            log.warning("decoding processes are not confined by %s here", " and ".join(missing))
+        return child
 
     def _decode(
         self, file: SettledFile, child: DecodeChild | None
-    ) -> tuple[DecodeResult, DecodeChild | None]:
+    ) -> tuple[DecodeResult | None, DecodeChild | None]:
+        """The outcome, None when the pool is being stopped; and the child that goes on."""
         reason = ""
         for _strike in range(STRIKES):
+            child = self._ready(child)
             if child is None:
-                child = DecodeChild(self._settings)
+                return _unreadable(file, "the decoding process does not start"), None
+            self._given_at[threading.get_ident()] = time.monotonic()
             try:
                 return self._decode_once(file, child), child
             except ChildFailedError as exc:
                 reason = str(exc)
                 child = None
+                if self._stopping:
+                    return None, None
+            finally:
+                self._given_at.pop(threading.get_ident(), None)
         return RefusedFile(file=file, reason=f"{reason} ({STRIKES} times)", final=True), child
 
     def _decode_once(self, file: SettledFile, child: DecodeChild) -> DecodeResult:
@@ -247,31 +207,41 @@ class DecodePool:
             return _unreadable(file, _os_reason(exc))
         finally:
             os.close(fd)
-        return self._interpret(file, answer, payload, size)
+        try:
+            return _interpret(file, answer, payload, size)
+        except (KeyError, ValueError) as exc:
+            child.close()
+            raise ChildFailedError("the decoder gave a senseless answer to it") from exc
 
-    def _interpret(
-        self, file: SettledFile, answer: dict[str, object], payload: bytes, size: tuple[int, int]
-    ) -> DecodeResult:
-        if "unreadable" in answer:
-            return _unreadable(file, str(answer["unreadable"]))
-        digest = bytes.fromhex(str(answer["sha256"]))
-        if "refused" in answer:
-            return RefusedFile(file=file, reason=str(answer["refused"]), final=True, sha256=digest)
-        split = int(str(answer["pixels"]))
-        pixels = np.frombuffer(payload[:split], dtype=np.uint8).reshape(*size, 3)
-        time = answer["exif_time"]
-        return DecodedImage(
-            file=file,
-            sha256=digest,
-            format=str(answer["format"]),
-            width=int(str(answer["width"])),
-            height=int(str(answer["height"])),
-            pixels=pixels,
-            grey=payload[split:],
-            exif_time=None if time is None else str(time),
-            pixel_sha256=_from_hex(answer.get("pixel_sha256")),
-            perceptual_hash=_from_hex(answer.get("perceptual_hash")),
-        )
+
+def _interpret(
+    file: SettledFile, answer: dict[str, object], payload: bytes, size: tuple[int, int]
+) -> DecodeResult:
+    """The result in a child's answer.
+
+    Raises:
+        KeyError, ValueError: It is no such answer.
+    """
+    if "unreadable" in answer:
+        return _unreadable(file, str(answer["unreadable"]))
+    digest = bytes.fromhex(str(answer["sha256"]))
+    if "refused" in answer:
+        return RefusedFile(file=file, reason=str(answer["refused"]), final=True, sha256=digest)
+    split = int(str(answer["pixels"]))
+    pixels = np.frombuffer(payload[:split], dtype=np.uint8).reshape(*size, 3)
+    time_text = answer["exif_time"]
+    return DecodedImage(
+        file=file,
+        sha256=digest,
+        format=str(answer["format"]),
+        width=int(str(answer["width"])),
+        height=int(str(answer["height"])),
+        pixels=pixels,
+        grey=payload[split:],
+        exif_time=None if time_text is None else str(time_text),
+        pixel_sha256=_from_hex(answer.get("pixel_sha256")),
+        perceptual_hash=_from_hex(answer.get("perceptual_hash")),
+    )
 
 
 def _from_hex(text: object) -> bytes | None:

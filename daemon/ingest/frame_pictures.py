@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from daemon.ingest.decoder import ChildFailedError, DecodeChild
+from daemon.ingest.decode_process import ChildFailedError, DecodeChild
 from daemon.messages import ByteArray
 from daemon.settings import IngestSettings
 from storage.beneath import opened_directory, opened_file

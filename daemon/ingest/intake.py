@@ -12,18 +12,20 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from daemon.ingest.candidates import classify, is_watched_folder
-from daemon.ingest.scanner import FolderMemory, Scanner, ScanStep, same_file
+from daemon.ingest.folder_scans import FolderScans
+from daemon.ingest.scanner import ScanStep, same_file
 from daemon.ingest.settling import Settled, Settler, stat_key
+from daemon.ingest.watched_camera import WatchedCamera, topmost
 from daemon.messages import Candidate, RefusedFile, SettledFile, StatKey
+from daemon.room import WaitForRoom, no_waiting
 from daemon.settings import IngestSettings
-from storage import cameras, frames
+from storage import frames
+from storage.camera_health import EMPTY_REASON
 from storage.engine import Database
-from storage.errors import RootOfflineError, StillwatchError
-from storage.frames import KnownFile
+from storage.errors import DatabaseBusyError, DiskFullError, RootOfflineError, StillwatchError
 from storage.root_guard import check_root, load_root
 
 log = logging.getLogger(__name__)
@@ -42,21 +44,6 @@ class Downstream(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class WatchedCamera:
-    """One camera as the intake sees it; `hints` is filled by the watcher's threads."""
-
-    id: int
-    root: bytes
-    memory: FolderMemory = field(default_factory=FolderMemory)
-    hinted: set[bytes] = field(default_factory=set)
-    taken: set[bytes] = field(default_factory=set)
-    """Hints that the intake's thread is working on."""
-    folders: set[bytes] = field(default_factory=set)
-    scan_wanted: str | None = None
-    offline: bool = False
-
-
 class Intake:
     """Feeds the decoder; `start` runs it in its own thread.
 
@@ -68,6 +55,7 @@ class Intake:
         refuse: Records a refusal that needs no decoding (empty, unreadable).
         monotonic: Clock of the waits.
         wall: Wall clock.
+        wait_for_room: Waits while the database takes no writes (`daemon.room.Room.wait`).
     """
 
     def __init__(
@@ -79,6 +67,7 @@ class Intake:
         refuse: Callable[[RefusedFile], None],
         monotonic: Callable[[], float],
         wall: Callable[[], float],
+        wait_for_room: WaitForRoom = no_waiting,
     ) -> None:
         self._db = db
         self._settings = settings
@@ -87,6 +76,7 @@ class Intake:
         self._refuse = refuse
         self._monotonic = monotonic
         self._wall = wall
+        self._wait_for_room = wait_for_room
         self._ignored = frozenset(os.fsencode(name.lower()) for name in settings.ignore)
         self._settler = Settler(settings.settle_seconds, self._look, monotonic, wall)
         self._ready: deque[SettledFile] = deque()
@@ -97,8 +87,16 @@ class Intake:
         self._thread = threading.Thread(target=self._run, name="intake")
         self.failed: BaseException | None = None
         self.ticked_at = monotonic()
-        self.unexamined = 0
-        """Folders that could not be listed since the start (EACCES, EIO)."""
+        self._failed_scans = 0
+        self._folder_scans = FolderScans(
+            db,
+            self._ignored,
+            self._root_present,
+            self._take_step,
+            self._offer_pending,
+            monotonic,
+            wall,
+        )
 
     # --- called from other threads
 
@@ -114,8 +112,12 @@ class Intake:
 
     def hint_folder(self, camera_id: int, path: bytes) -> None:
         """The watcher saw a folder appear, move or vanish."""
+        camera = self._cameras[camera_id]
         with self._lock:
-            self._cameras[camera_id].folders.add(path)
+            if len(camera.folders) < HINT_LIMIT:
+                camera.folders.add(path)
+            else:
+                camera.scan_wanted = "more folders than can be kept"
         self._wake.set()
 
     def request_scan(self, camera_id: int, reason: str) -> None:
@@ -141,6 +143,11 @@ class Intake:
         if self._thread.ident is not None:
             self._thread.join()
 
+    @property
+    def unexamined(self) -> int:
+        """Times a folder could not be listed since the start (EACCES, EIO)."""
+        return self._failed_scans + self._folder_scans.unreadable_count
+
     def unfinished(self) -> int:
         """Files and scans in hand, but for files that never rest."""
         patience = max(self._settings.max_settle_seconds, 2 * self._settings.settle_seconds)
@@ -159,7 +166,14 @@ class Intake:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
+                self._wait_for_room(None, self._show_life)
                 busy = self._tick()
+            except (DiskFullError, DatabaseBusyError) as exc:
+                if not self._wait_for_room(exc, self._show_life):
+                    self.failed = exc
+                    return
+                self._begin_again()
+                continue
             except StillwatchError as exc:
                 log.error("the intake failed: %s", exc.summary)
                 self.failed = exc
@@ -168,12 +182,21 @@ class Intake:
                 log.exception("the intake failed")
                 self.failed = exc
                 return
-            self.ticked_at = self._monotonic()
+            self._show_life()
             if not busy:
                 due = self._settler.next_due()
                 idle = TICK_SECONDS if due is not None or self._ready else 1.0
                 self._wake.wait(idle)
                 self._wake.clear()
+
+    def _show_life(self) -> None:
+        self.ticked_at = self._monotonic()
+
+    def _begin_again(self) -> None:
+        """What could not be recorded is found by whole scans."""
+        self._scans.clear()
+        for camera_id in self._cameras:
+            self.request_scan(camera_id, "start")
 
     def _tick(self) -> bool:
         """One round; True when there is more to do at once."""
@@ -193,13 +216,14 @@ class Intake:
         with self._lock:
             camera.taken, camera.hinted = camera.hinted, set()
             if camera.scan_wanted is not None and b"" not in under_way:
-                scan = self._scan(camera, b"", camera.scan_wanted)
+                scan = self._folder_scans.scan(camera, b"", camera.scan_wanted)
                 self._scans.append((camera, b"", scan))
                 camera.scan_wanted = None
-            for folder in camera.folders - under_way:
-                camera.folders.discard(folder)
+            wanted_folders = topmost(camera.folders - under_way)
+            camera.folders &= under_way
+            for folder in wanted_folders:
                 if is_watched_folder(folder):
-                    scan = self._scan(camera, folder, "folder changed")
+                    scan = self._folder_scans.scan(camera, folder, "folder changed")
                     self._scans.append((camera, folder, scan))
         wanted = [path for path in camera.taken if classify(path, self._ignored) == "candidate"]
         if wanted and not camera.offline:
@@ -240,36 +264,9 @@ class Intake:
             self._scans.popleft()
         except OSError as exc:
             self._scans.popleft()
-            self.unexamined += 1
+            self._failed_scans += 1
             log.warning("scan of camera %d failed: %s", camera.id, exc.strerror)
         return True
-
-    def _scan(self, camera: WatchedCamera, below: bytes, reason: str) -> Iterator[None]:
-        """A scan as a generator: one step at a time between other work."""
-        if not self._root_present(camera):
-            return
-        whole = below == b""
-        scanner = Scanner(
-            camera.root,
-            _Rows(self._db, camera.id),
-            self._ignored,
-            camera.memory,
-            full=reason != "rescan",
-        )
-        if whole:
-            self._offer_pending(camera, None if reason == "start" else self._wall())
-        for step in scanner.steps(below):
-            self._take_step(camera, step)
-            yield
-        self.unexamined += len(scanner.unreadable)
-        if whole:
-            for step in scanner.own_folder_steps():
-                self._take_step(camera, step)
-                yield
-            with self._db.write() as connection:
-                cameras.set_scan_result(
-                    connection, camera.id, at=self._wall(), ignored=scanner.ignored_count
-                )
 
     def _offer_pending(self, camera: WatchedCamera, due_at: float | None) -> None:
         """Try again what could not be read before; None: everything that is undecided."""
@@ -289,6 +286,8 @@ class Intake:
                 log.warning("camera %d is offline: %s", camera.id, exc.summary)
             camera.offline = True
             return False
+        if camera.offline:  # hints were dropped meanwhile
+            self.request_scan(camera.id, "the folder is back")
         camera.offline = False
         return True
 
@@ -331,27 +330,7 @@ class Intake:
         if decided.outcome in ("gone", "no_file"):
             self._refuse(RefusedFile(file=file, reason="vanished", final=False))
         elif decided.outcome == "empty":
-            self._refuse(RefusedFile(file=file, reason="empty: waits for content", final=False))
+            self._refuse(RefusedFile(file=file, reason=EMPTY_REASON, final=False))
         else:
             reason = f"cannot be examined now: {os.strerror(decided.error)}"
             self._refuse(RefusedFile(file=file, reason=reason, final=False, unreadable=True))
-
-
-class _Rows:
-    """The scanner's view of the database; one short read transaction a question."""
-
-    def __init__(self, db: Database, camera_id: int) -> None:
-        self._db = db
-        self._camera_id = camera_id
-
-    def directly(self, folder: bytes, low: bytes, high: bytes | None) -> list[KnownFile]:
-        with self._db.read() as connection:
-            return frames.known_directly(connection, self._camera_id, folder, low, high)
-
-    def folders(self, folder: bytes) -> list[bytes]:
-        with self._db.read() as connection:
-            return frames.known_folders(connection, self._camera_id, folder)
-
-    def between(self, low: bytes, high: bytes, limit: int) -> list[KnownFile]:
-        with self._db.read() as connection:
-            return frames.known_between(connection, self._camera_id, low, high, limit)

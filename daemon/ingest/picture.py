@@ -16,15 +16,20 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import numpy.ma  # numpy itself loads it late
+import pillow_heif
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+
+from daemon.ingest.completeness import is_complete
 
 FORMATS: Final = (
     *("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000"),
-    *("PPM", "ICO", "QOI", "PSD"),
+    *("PPM", "ICO", "QOI"),
 )
-"""Formats Pillow may try; no EPS, PDF or other program in a file's clothes."""
+"""Formats Pillow may try: what cameras and archives hold. No EPS or PDF (programs in a file's
+clothes), and none of the formats that no camera writes but whose readers had holes (PSD, FITS)."""
 
 _HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _EXIF_IFD: Final = 0x8769
@@ -36,8 +41,13 @@ _DATE_TAGS: Final = (
 _EXIF_DATE = re.compile(r"(\d{4})[:\-](\d\d)[:\-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):([0-5]\d)")
 
+# Everything is loaded now, as a confined process can load nothing later. One thread each: on a
+# machine of many cores their stacks alone would take the memory that a decoding process may have.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-Image.init()  # registers every plugin; an allow-list of formats names some that load late
+Image.init()
+pillow_heif.options.DECODE_THREADS = 1
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+pillow_heif.register_heif_opener()
 
 
 class UnusablePictureError(Exception):
@@ -167,9 +177,6 @@ def _text(value: Any) -> str:
 def _decode_with_pillow(data: bytes, limit: int) -> Picture:
     formats: tuple[str, ...] = FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
         formats = (*FORMATS, "HEIF")
     Image.MAX_IMAGE_PIXELS = limit
     try:
@@ -177,9 +184,12 @@ def _decode_with_pillow(data: bytes, limit: int) -> Picture:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=formats) as image:
-                return _load(image, limit)
-    except (UnusablePictureError, MemoryError):
-        raise
+                picture = _load(image, limit)
+            if not is_complete(data, picture.format):
+                raise UnusablePictureError("the file ends early: its last part is missing")
+            return picture
+    except (UnusablePictureError, MemoryError, PermissionError, ImportError):
+        raise  # the last two are no picture's fault: it is read from memory
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise UnusablePictureError("its header claims an enormous size (a bomb)") from exc
     except UnidentifiedImageError as exc:

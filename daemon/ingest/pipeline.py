@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -22,8 +22,9 @@ from daemon.messages import (
     Encoding,
     RefusedFile,
 )
+from daemon.room import WaitForRoom, no_waiting
 from daemon.signature import quantise_tiles
-from storage.errors import StillwatchError
+from storage.errors import DatabaseBusyError, DiskFullError, StillwatchError
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Pipeline:
         batch_size: Pictures an inference.
         changed_again: Called with a file that changed while it was read.
         recorded: Called after each commit with the number of new embedded frames.
+        wait_for_room: Waits while the database takes no writes (`daemon.room.Room.wait`).
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Pipeline:
         batch_size: int,
         changed_again: Callable[[RefusedFile], None],
         recorded: Callable[[int], None],
+        wait_for_room: WaitForRoom = no_waiting,
     ) -> None:
         self._encoder = encoder
         self._space_id = space_id
@@ -91,6 +94,7 @@ class Pipeline:
         self._batch_size = batch_size
         self._changed_again = changed_again
         self._recorded = recorded
+        self._wait_for_room = wait_for_room
         self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=4 * batch_size)
         self._judge: FrameJudge | None = None
         self._banks_due: dict[int, float] = {}
@@ -164,7 +168,10 @@ class Pipeline:
         if self._thread.ident is not None:
             self._thread.join()
         if self.failed is None:
-            self.store_banks()
+            try:
+                self.store_banks()
+            except StillwatchError as exc:
+                log.warning("the places of the cameras are not stored: %s", exc.summary)
 
     def _run(self) -> None:
         ended = False
@@ -215,11 +222,26 @@ class Pipeline:
         encoded = iter(self._encode(images)) if images else iter(())
         ready = [item if isinstance(item, RefusedFile) else next(encoded) for item in batch]
         cameras = {item.image.file.camera_id for item in ready if isinstance(item, EncodedFrame)}
-        ids = self._recorder.record(self._space_id, ready, self._limits(cameras))
+        ids = self._record(ready, self._limits(cameras))
         if self._judge is not None and images:
             self._judge.learned(ids)
             self._note_banks(cameras)
         return len(images)
+
+    def _record(
+        self, ready: Sequence[EncodedFrame | RefusedFile], limits: Mapping[int, float]
+    ) -> list[int | None]:
+        """Commit a batch; while the disk is full or the database locked, wait and try again."""
+        self._wait_for_room(None, self._tick)
+        while True:
+            try:
+                return self._recorder.record(self._space_id, ready, limits)
+            except (DiskFullError, DatabaseBusyError) as exc:
+                if not self._wait_for_room(exc, self._tick):
+                    raise
+
+    def _tick(self) -> None:
+        self.ticked_at = time.monotonic()
 
     def _limits(self, cameras: Iterable[int]) -> dict[int, float]:
         """The adaptive limit of each camera, where it has one."""

@@ -30,7 +30,7 @@ from storage.errors import RootOfflineError
 from storage.names import FRAME, format_id
 from storage.root_guard import check_root, load_root
 
-RETRY_SECONDS = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+RETRY_SECONDS = (60.0, 120.0, 300.0, 600.0, 1800.0, frames.LONGEST_WAIT_SECONDS)
 """Waits before a file that could not be examined is tried again; the last one for ever."""
 
 

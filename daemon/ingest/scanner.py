@@ -12,13 +12,20 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from daemon.ingest.candidates import OWN_FOLDER, classify, is_watched_folder
+from daemon.ingest.candidates import OWN_FOLDER, classify, is_upload_name, is_watched_folder
 from daemon.ingest.settling import stat_key
 from daemon.messages import StatKey
 from storage.frames import KnownFile
 
 CHUNK: Final = 1000
 """Names compared in one step."""
+RACY_SECONDS: Final = 3.0
+"""A folder that changed this shortly before a scan may change again under the same time: the
+coarsest file systems count in steps of two seconds."""
+ABANDONED_SECONDS: Final = 3600.0
+"""An upload under a temporary name that rests this long is told to the owner; chosen by feel."""
+NAMED: Final = 5
+"""Examples that are kept of what a scan left out."""
 
 
 class KnownRows(Protocol):
@@ -56,6 +63,20 @@ class FolderMemory:
     mtimes: dict[bytes, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Found:
+    """How many of a kind a scan left out, and the first of them."""
+
+    count: int = 0
+    examples: list[bytes] = field(default_factory=list)
+
+    def add(self, path: bytes) -> None:
+        """Count one."""
+        self.count += 1
+        if self.count <= NAMED:
+            self.examples.append(path)
+
+
 class Scanner:
     """One scan of a camera's folder or of a part of it.
 
@@ -65,9 +86,11 @@ class Scanner:
         ignored: Extensions that are counted but never ingested.
         memory: Folder times of the last scan, updated.
         full: Compare every folder, also those whose time has not changed.
+        now: Time of day, seconds since the epoch, when the scan begins.
 
     After the scan `ignored_count` tells the files left out by extension, `unreadable` the folders
-    that could not be listed.
+    that could not be listed, `special` what is no regular file (links, pipes, devices, sockets),
+    `unfinished` the uploads that were abandoned under a temporary name.
     """
 
     def __init__(
@@ -78,14 +101,18 @@ class Scanner:
         memory: FolderMemory,
         *,
         full: bool,
+        now: float,
     ) -> None:
         self._root = root
         self._known = known
         self._ignored = ignored
         self._memory = memory
         self._full = full
+        self._now = now
         self.ignored_count = 0
-        self.unreadable: list[bytes] = []
+        self.unreadable = Found()
+        self.special = Found()
+        self.unfinished = Found()
 
     def steps(self, below: bytes = b"") -> Iterator[ScanStep]:
         """Compare everything below a folder (bytes below the root; b"" is the root).
@@ -106,7 +133,7 @@ class Scanner:
             except OSError:  # forbidden, damaged, or a path beyond PATH_MAX: nothing is known
                 if folder == b"":
                     raise
-                self.unreadable.append(folder)
+                self.unreadable.add(folder)
                 continue
             pending.extend(os.path.join(folder, name) for name in reversed(folders))
             if not unchanged:
@@ -138,10 +165,27 @@ class Scanner:
                 kind = classify(name, self._ignored)
                 if kind == "ignored":
                     self.ignored_count += 1
-                elif kind == "candidate" and entry.is_file(follow_symlinks=False):
+                elif kind == "skipped":
+                    self._note_upload(name, entry)
+                elif entry.is_file(follow_symlinks=False):
                     entries[name] = entry
-        self._memory.mtimes[folder] = mtime
+                else:
+                    self.special.add(name)
+        if mtime / 1e9 < self._now - RACY_SECONDS:
+            self._memory.mtimes[folder] = mtime
+        else:
+            self._memory.mtimes.pop(folder, None)
         return entries, sorted(folders), unchanged
+
+    def _note_upload(self, name: bytes, entry: os.DirEntry[bytes]) -> None:
+        if not is_upload_name(entry.name):
+            return
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            return  # renamed or given up meanwhile
+        if stat.S_ISREG(status.st_mode) and self._now - status.st_ctime >= ABANDONED_SECONDS:
+            self.unfinished.add(name)
 
     def _compare(
         self, folder: bytes, entries: dict[bytes, os.DirEntry[bytes]], folders: Sequence[bytes]

@@ -1,11 +1,12 @@
 """Watching one camera's folder with watchdog; everything it says is only a hint.
 
 The watch is recursive but leaves out `FOLDER/stillwatch/` and hidden folders (our own moves must
-not echo, and a thousand groups of duplicates must not use up the watch limit). Two facts that
-watchdog does not report are caught here: the kernel's queue overflowed (watchdog#654), and a
-folder could not be watched (the watch limit). Both ask for a scan.
+not echo, and a thousand groups of duplicates must not use up the watch limit). What watchdog does
+not report is caught here: the kernel's queue overflowed (watchdog#654), the root was renamed or
+lost its watch, and a folder could not be watched (watch limit, no permission). All ask for a scan.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -25,26 +28,38 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
 
 from daemon.ingest.candidates import is_watched_folder
+from daemon.ingest.watch_backlog import WatchBacklog
 
 log = logging.getLogger(__name__)
 
-# Stopping a watch that waits for events is logged as an error there; it is how every run ends.
-logging.getLogger("watchdog.observers.inotify").addFilter(
-    lambda record: "called when the thread is inactive" not in record.getMessage()
-)
+# Stopping a watch that waits for events is logged as an error there; it is how every run ends. An
+# overflow is told by the camera's state: a storm of them must not fill the log.
+for _name in ("watchdog.observers.inotify", "watchdog.observers.inotify_c"):
+    logging.getLogger(_name).addFilter(
+        lambda record: (
+            "called when the thread is inactive" not in record.getMessage()
+            and "queue overflowed" not in record.getMessage()
+        )
+    )
 
 EVENTS: Final[list[type[FileSystemEvent]]] = [
+    DirAttribEvent,  # a permission that was granted makes a file or folder readable
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
     FileModifiedEvent,
     FileMovedEvent,
 ]
+
+OVERFLOW: Final = "the kernel's event queue overflowed"
+"""The reason of a loss that the owner is told of; the others mend themselves unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +84,36 @@ class _PrunedWatchGroup(InotifyWatchGroup):
 
     sink: WatchSink
     root: bytes
+    unwatched: dict[bytes, int]
+    """Folders that could not be watched, with the errno."""
 
     def on_queue_overflow(self) -> None:
         super().on_queue_overflow()
-        self.sink.lost("the kernel's event queue overflowed")
+        self.sink.lost(OVERFLOW)
+
+    def on_event(self, event: InotifyEvent) -> None:
+        if event.is_move_self:
+            if self._active_callbacks_by_watch.get(event.wd) == self.root:
+                self.sink.lost("the folder itself was renamed")
+            return  # what moved below the root is told by the folders around it
+        super().on_event(event)
+        if event.is_attrib and self.unwatched:
+            self._watch_what_was_granted(event)
+
+    @property
+    def watches_root(self) -> bool:
+        """Whether the root has its watch; an unmount or an overflow may have taken it."""
+        return self.root in self._active_callbacks_by_path
+
+    def _watch_what_was_granted(self, event: InotifyEvent) -> None:
+        """Try the unwatched folders again whose rights, or those of a folder above, changed."""
+        with self._lock:
+            changed = self._build_event_source_path(event)
+            if changed is None:
+                return
+            for path in list(self.unwatched):
+                if path == changed or path.startswith(changed + b"/"):
+                    self._add_all_callbacks(path)
 
     def _add_all_callbacks(self, path: bytes) -> None:
         if not self._wanted(path):
@@ -97,13 +138,18 @@ class _PrunedWatchGroup(InotifyWatchGroup):
         try:
             with reader._lock:
                 watch = reader._get_or_create_watch(path, self.event_mask)
+                if watch.wd < 0:  # watchdog takes a refusal for a watch
+                    reader._watch_for_wd.pop(watch.wd, None)
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 watch.callbacks[self._id] = self._callback
-        except OSError:
+        except OSError as exc:
             if path == self.path:
                 raise
             if os.path.isdir(path):
-                self.sink.lost("a folder could not be watched (is the watch limit reached?)")
+                self.unwatched[path] = exc.errno or 0
+                self.sink.lost("a folder could not be watched")
             return
+        self.unwatched.pop(path, None)
         self._active_callbacks_by_path[path] = watch.wd
         self._active_callbacks_by_watch[watch.wd] = path
 
@@ -112,15 +158,17 @@ class _Emitter(InotifyEmitter):
     """Starts the pruned group instead of watchdog's own."""
 
     sink: WatchSink
+    unwatched: dict[bytes, int]
 
     def on_thread_start(self) -> None:
         root = os.fsencode(self.watch.path)
-        group = type("Group", (_PrunedWatchGroup,), {"sink": self.sink, "root": root})
+        given = {"sink": self.sink, "root": root, "unwatched": self.unwatched}
+        group = type("Group", (_PrunedWatchGroup,), given)
         self._inotify = group(
             self._inotify_fd,
             root,
             is_recursive=True,
-            event_mask=self.get_event_mask_from_filter(),
+            event_mask=Mask(self.get_event_mask_from_filter() | InotifyConstants.IN_MOVE_SELF),
             follow_symlink=False,
         )
 
@@ -131,6 +179,7 @@ class _Handler(FileSystemEventHandler):
     def __init__(self, root: bytes, sink: WatchSink) -> None:
         self._root = root
         self._sink = sink
+        self.root_deleted = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Enqueue the paths of one event."""
@@ -140,6 +189,7 @@ class _Handler(FileSystemEventHandler):
             path = os.path.relpath(os.fsencode(name), self._root)
             if path == b".":
                 if isinstance(event, DirDeletedEvent):
+                    self.root_deleted = True
                     self._sink.lost("the folder itself was deleted")
             elif event.is_directory:
                 self._sink.folder(path)
@@ -157,22 +207,29 @@ class Watcher:
         self._root = root
         self._sink = sink
         self._observer: InotifyObserver | None = None
+        self._backlog: WatchBacklog | None = None
         self._identity: tuple[int, int] | None = None
+        self._handler = _Handler(root, sink)
+        self._unwatched: dict[bytes, int] = {}
 
     def start(self) -> None:
         """Begin to watch; the caller scans afterwards, as anything before is unseen."""
         status = os.stat(self._root)
+        self._unwatched.clear()
+        self._handler = _Handler(self._root, self._sink)
         observer = InotifyObserver()
-        emitter_class: Any = type("Emitter", (_Emitter,), {"sink": self._sink})
+        given = {"sink": self._sink, "unwatched": self._unwatched}
+        emitter_class: Any = type("Emitter", (_Emitter,), given)
         observer._emitter_class = emitter_class  # the only way to hand in an emitter
-        handler = _Handler(self._root, self._sink)
-        observer.schedule(handler, os.fsdecode(self._root), recursive=True, event_filter=EVENTS)
+        root = os.fsdecode(self._root)
+        observer.schedule(self._handler, root, recursive=True, event_filter=EVENTS)
         try:
             observer.start()
         except BaseException:
             observer.stop()
             raise
         self._observer = observer
+        self._backlog = WatchBacklog(observer)
         self._identity = (status.st_dev, status.st_ino)
 
     def stop(self) -> None:
@@ -180,23 +237,52 @@ class Watcher:
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
-            self._observer = None
+            self._observer = self._backlog = None
 
     @property
     def alive(self) -> bool:
         """Whether the watch runs and still looks at the folder that is at the root's path now.
 
-        watchdog's own `is_alive` stays true after the root was renamed away or mounted over, and
-        tells of one of its three kinds of threads only: who reads, who groups, who hands over.
+        watchdog's own `is_alive` stays true after the root was renamed away, mounted over or
+        unmounted, and tells of one of its three kinds of threads only: who reads, who groups, who
+        hands over.
         """
         observer = self._observer
         if observer is None or not observer.emitters:
             return False
         threads = (observer, observer._inotify_fd, *observer.emitters)
-        if not all(thread.is_alive() for thread in threads):
+        if not all(thread.is_alive() for thread in threads) or not self._root_is_watched(observer):
             return False
         try:
             status = os.stat(self._root)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
+
+    def silent_seconds(self) -> float:
+        """For how long its threads have not worked off what the kernel told; 0 while they do."""
+        return 0.0 if self._backlog is None else self._backlog.silent_seconds()
+
+    @property
+    def root_deleted(self) -> bool:
+        """Whether the kernel told that the root was deleted: it was empty then."""
+        return self._handler.root_deleted
+
+    @property
+    def problem(self) -> str | None:
+        """Why folders below the root that can be listed are not watched, in words; None: all are.
+
+        A folder that may not be read is told by the scans, and tried again when its rights change.
+        """
+        numbers = {*list(self._unwatched.values())} - {errno.EACCES}  # one step for the threads
+        if not numbers:
+            return None
+        if errno.ENOSPC in numbers:
+            why = "the limit fs.inotify.max_user_watches is reached"
+        else:
+            why = os.strerror(min(numbers))
+        return f"not every folder below can be watched: {why}"
+
+    def _root_is_watched(self, observer: InotifyObserver) -> bool:
+        groups = [getattr(emitter, "_inotify", None) for emitter in observer.emitters]
+        return all(isinstance(group, _PrunedWatchGroup) and group.watches_root for group in groups)

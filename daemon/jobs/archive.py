@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from daemon.jobs.child import Progress
+from daemon.jobs.judging import too_young
 from daemon.jobs.workshop import Workshop
 from storage import archive, dedup, duplicate_runs, frames, meta, signatures
 from storage.archive import Fingerprint
@@ -55,9 +56,9 @@ def judge_archive(
     if space is None:
         return
     unreadable = read_pixels(workshop, camera, progress)
-    before = None if at_once else workshop.wall() - workshop.settings.dedup.delay_seconds
+    young = None if at_once else too_young(workshop)
     with workshop.db.read() as connection:
-        rows = archive.pictures(connection, camera.id, space[0], recorded_before=before)
+        rows = archive.pictures(connection, camera.id, space[0], too_young=young)
         said = words(connection, camera.id)
         applied = duplicate_runs.applied(connection, camera.id)
         known = meta.get(connection, f"{DONE_KEY}:{camera.id}")

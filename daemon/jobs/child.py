@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from storage.errors import StillwatchError
+from storage.modes import make_private_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with stage, done, total."""
@@ -79,6 +80,17 @@ class JobProcesses:
         """Whether `stop` was called."""
         return self._stopped
 
+    def require_running(self) -> None:
+        """Raise JobStoppedError once `stop` was called: what was begun is not complete."""
+        if self._stopped:
+            raise JobStoppedError
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of those that run."""
+        with self._lock:
+            return [process.pid for process in self._running]
+
     @contextmanager
     def guarding(self, start: Callable[[], subprocess.Popen[str]]) -> Iterator[Any]:
         """Start a process; it is killed and reaped when the block ends before it does."""
@@ -106,11 +118,33 @@ class JobProcesses:
             JobFailedError: The child reported an error, crashed or was killed.
             JobStoppedError: `stop` was called.
         """
-        self.folder.mkdir(exist_ok=True)
+        make_private_folder(self.folder)
         threads = str(max(1, len(os.sched_getaffinity(0)) - 1))
         limits = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         with run_child(module, parameters, progress, processes=self, environment=limits) as path:
             yield path
+
+
+@contextmanager
+def ending_jobs(
+    processes: JobProcesses, stop: threading.Event, look_seconds: float
+) -> Iterator[None]:
+    """End the running job once `stop` is set; asked every `look_seconds` while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(look_seconds):
+            if stop.is_set():
+                processes.stop()
+                return
+
+    watcher = threading.Thread(target=watch, name="stop of jobs")
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Kinds, arguments and results stand in docs/architecture.md.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from daemon.filing.apply import ApplyResult, Moved, Skipped, apply_entries
@@ -22,6 +22,7 @@ from daemon.jobs.prune import prune
 from daemon.jobs.recluster import recluster
 from daemon.jobs.restore import restore
 from daemon.jobs.workshop import Workshop
+from daemon.repair import repair
 from storage import runs
 from storage.errors import ConflictError, NotFoundError, StillwatchError, UsageError
 from storage.names import FRAME, RUN, format_id, path_fields
@@ -87,7 +88,9 @@ def apply_run(workshop: Workshop, run_id: int, progress: Progress) -> Outcome:
             templates=workshop.settings.filing.templates,
             clock=workshop.wall,
             progress=lambda done, total: progress("moving files", done, total),
+            should_stop=lambda: workshop.processes.stopped,
         )
+    workshop.processes.require_running()
     return Outcome(_applied(done), 3 if done.partly else 0)
 
 
@@ -160,7 +163,9 @@ def _undo(call: Call) -> Outcome:
             run_id,
             clock=call.workshop.wall,
             progress=lambda count, total: call.progress("restoring files", count, total),
+            should_stop=lambda: call.workshop.processes.stopped,
         )
+    call.workshop.processes.require_running()
     result = {
         "run": format_id(RUN, run_id),
         "restored": len(done.restored) + len(done.beside),
@@ -197,7 +202,12 @@ def _follow_names(workshop: Workshop) -> None:
         if not workshop.files.acquire(blocking=False):
             return  # the next filing does it
         try:
-            rename_folders(workshop.db, chosen.templates, clock=workshop.wall)
+            rename_folders(
+                workshop.db,
+                chosen.templates,
+                clock=workshop.wall,
+                should_stop=lambda: workshop.processes.stopped,
+            )
         finally:
             workshop.files.release()
 
@@ -238,6 +248,13 @@ def _encoder_forget(call: Call) -> Outcome:
     return Outcome(forget_space(call.workshop, str(call.arguments["space"]), call.progress))
 
 
+def _repair(call: Call) -> Outcome:
+    ignored = frozenset(n.lower().encode() for n in call.workshop.settings.ingest.ignore)
+    quick = bool(call.arguments.get("quick", False))
+    done, left = repair(call.workshop, ignored, call.progress, quick=quick)
+    return Outcome(left | {"repaired": [asdict(one) for one in done]}, 0 if left["ok"] else 1)
+
+
 HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
     "recluster": _recluster,
     "dedup_plan": _dedup_plan,
@@ -250,6 +267,7 @@ HANDLERS: Final[Mapping[str, Callable[[Call], Outcome]]] = {
     "undo": _undo,
     "prune": _prune,
     "restore": _restore,
+    "repair": _repair,
     "novel_accept": _novel(decisions.accept_novel),
     "novel_dismiss": _novel(decisions.dismiss_novel),
     "cluster_rename": _rename,

@@ -1,17 +1,22 @@
 """The novelty judge of the published clustering, put together from the database."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from sqlalchemy import Connection
 
 from daemon.clustering.online import OnlineNovelty
+from daemon.clustering.places import PatchBank
 from daemon.jobs.workshop import Workshop
 from daemon.messages import CameraNovelty, References
 from daemon.signature import unpack_tiles
 from storage import cameras, clusters, embeddings, meta, novelty, signatures
-from storage.vector_index import INDEX_NAME, VectorIndex, id_digest
+from storage.index_files import Block
+from storage.vector_index import EXACT_ROWS, INDEX_NAME, VectorIndex, id_digest
+
+_log = logging.getLogger(__name__)
 
 NEWEST_SCORES: Final = 5_000
 """Calibration scores of a camera that are kept in mind; older ones tell of another season."""
@@ -22,7 +27,11 @@ def load_judge(workshop: Workshop) -> OnlineNovelty | None:
     """The judge over the published clustering; None before the first one.
 
     The vectors come from the index file where it fits the database (generation and id set), and
-    from the database otherwise; then the file is written anew.
+    from the database otherwise; then the file is written anew. Few vectors are served even where
+    the disk takes no file.
+
+    Raises:
+        OSError: More vectors than fit into memory, and the disk does not take them.
     """
     space = workshop.current_space()
     if space is None:
@@ -58,18 +67,29 @@ def load_judge(workshop: Workshop) -> OnlineNovelty | None:
                     alpha=stored.alpha,
                     scene_scores=stored.scene_scores.astype(np.float64),
                     place_scores=stored.place_scores.astype(np.float64),
-                    bank=stored.bank,
+                    bank=_sound(stored.bank, camera_id),
                 )
                 for camera_id, stored in known.items()
             },
             false_novel_rate=workshop.settings.clustering.false_novel_rate,
             collapse_distance=floor,
         )
-        taught = [camera_id for camera_id, stored in known.items() if stored.bank is None]
+        taught = [camera_id for camera_id in known if judge.camera(camera_id).bank is None]
         for camera_id in taught:
             _teach(connection, judge, space_id, camera_id)
     _store_banks(workshop, judge, space_id, taught)
     return judge
+
+
+def _sound(bank: bytes | None, camera_id: int) -> bytes | None:
+    """The stored bank of a camera; None, so that it is learnt again, where it is damaged."""
+    try:
+        if bank is not None:
+            PatchBank.from_bytes(bank)
+    except ValueError:
+        _log.warning("what camera %d's places look like is damaged and learnt again", camera_id)
+        return None
+    return bank
 
 
 def _index(
@@ -78,11 +98,21 @@ def _index(
     generation = int(meta.get(connection, "generation", 0))
     path = workshop.state_dir / INDEX_NAME
     index = VectorIndex.read(path, generation, id_digest(ids))
-    if index is None:
-        blocks = embeddings.blocks_of(connection, space_id, ids.tolist())
-        dim = embeddings.space_dim(connection, space_id)
-        index = VectorIndex.write(path, generation, dim, ((b.ids, b.rows) for b in blocks))
-    return index
+    if index is not None:
+        return index
+    dim = embeddings.space_dim(connection, space_id)
+
+    def blocks() -> Iterator[Block]:
+        for block in embeddings.blocks_of(connection, space_id, ids.tolist()):
+            yield block.ids, block.rows
+
+    try:
+        return VectorIndex.write(path, generation, dim, blocks())
+    except OSError as exc:
+        if len(ids) > EXACT_ROWS:
+            raise
+        _log.warning("the index cannot be stored, it stays in memory: %s", exc.strerror or exc)
+        return VectorIndex.hold(path, generation, dim, blocks())
 
 
 def _teach(connection: Connection, judge: OnlineNovelty, space_id: int, camera_id: int) -> None:

@@ -29,6 +29,8 @@ SLICE: Final = 1000
 start takes."""
 JUDGE_AT: Final = 500
 """Frames that are judged without waiting for the next plan."""
+AHEAD_SECONDS: Final = 5.0
+"""A frame that was recorded no further ahead came while the question was asked."""
 CALM_SECONDS: Final = 10.0
 """Least time between two such looks, also after one that failed."""
 RECOMPUTE_KEY: Final = "dedup_recompute"
@@ -82,14 +84,29 @@ class JudgeTrigger:
         """Whether `JUDGE_AT` frames are old enough and not judged."""
         if not self._waiting or time.monotonic() < self._not_before:
             return False
-        before = self._workshop.wall() - self._workshop.settings.dedup.delay_seconds
         with self._workshop.db.read() as connection:
-            total, due = signatures.count_waiting(connection, before)
+            total, due = signatures.count_waiting(connection, too_young(self._workshop))
         self._waiting = total > 0
         if due < JUDGE_AT:
             return False
         self._not_before = time.monotonic() + CALM_SECONDS
         return True
+
+
+def too_young(workshop: Workshop, since: float | None = None) -> dedup.Span:
+    """When frames were recorded that are not judged yet, because earlier ones may still arrive.
+
+    It ends now, but for the moments of a question: a frame of the future was recorded before the
+    clock was set back, nobody knows how long ago, and waits no longer.
+
+    Args:
+        workshop: Has the clock and the delay.
+        since: Its beginning, where that was set before: what comes while a job works waits, or
+            the job would never end.
+    """
+    now = workshop.wall()
+    begin = now - workshop.settings.dedup.delay_seconds if since is None else since
+    return begin, now + AHEAD_SECONDS
 
 
 def judge_waiting(workshop: Workshop, progress: Progress) -> None:
@@ -130,10 +147,9 @@ def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once:
     space = workshop.current_space()
     if space is None:
         return
-    delay = workshop.settings.dedup.delay_seconds
-    before = None if at_once else workshop.wall() - delay
+    since = None if at_once else too_young(workshop)[0]
     done = 0
-    while (part := _next_slice(workshop, camera.id, space[1], before)) is not None:
+    while (part := _next_slice(workshop, camera.id, space[1], since)) is not None:
         total = done + len(part.frames) + part.left
         if done:
             progress("judging frames", done, total)
@@ -146,11 +162,12 @@ def judge(workshop: Workshop, camera: CameraRow, progress: Progress, *, at_once:
 
 
 def _next_slice(
-    workshop: Workshop, camera_id: int, space: str, before: float | None
+    workshop: Workshop, camera_id: int, space: str, since: float | None
 ) -> _Slice | None:
-    """What is to be judged next of a camera; None when nothing is due."""
+    """What is to be judged next of a camera, recorded up to `since`; None: nothing is due."""
+    young = None if since is None else too_young(workshop, since)
     with workshop.db.write() as connection:
-        ordered = dedup.capture_order(connection, camera_id, recorded_before=before)
+        ordered = dedup.capture_order(connection, camera_id, too_young=young)
         ordered = _of_this_space(connection, camera_id, space, ordered)
         if all(frame.judged for frame in ordered):
             return None

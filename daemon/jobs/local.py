@@ -10,6 +10,7 @@ from daemon.jobs.child import Progress
 from daemon.jobs.handlers import Call, Outcome, handle
 from daemon.jobs.progress import forget_job
 from daemon.jobs.workshop import Workshop
+from daemon.restoring import reconcile_if_due
 from daemon.settings import default_path, load_settings
 from storage.engine import DATABASE_NAME, Database
 from storage.errors import NoStateError
@@ -43,7 +44,8 @@ def open_workshop(
         try:
             with db.read() as connection:
                 roots = load_roots(connection)
-            recover(db, roots, wall())
+            recover(db, roots, wall(), at_start=True)
+            reconcile_if_due(db, settings, wall())
             workshop = Workshop(
                 state_dir=state_dir,
                 db=db,

@@ -4,6 +4,7 @@ import logging
 
 from daemon.jobs.child import JobFailedError, JobStoppedError, Progress
 from daemon.jobs.workshop import NEIGHBOURS_FOLDER, Workshop
+from storage.modes import make_private_folder
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def refresh_neighbours(
         "folder": str(folder),
     }
     try:
-        folder.mkdir(exist_ok=True)
+        make_private_folder(folder)
         with workshop.processes.run("daemon.jobs.neighbours_child", parameters, progress):
             pass
     except (JobFailedError, JobStoppedError, OSError) as exc:

@@ -53,16 +53,21 @@ class PoolTrigger:
     def due(self) -> bool:
         """Whether enough novel frames came since the last look to make a cluster."""
         settings = self._workshop.settings.clustering
+        looked = self._looked_at()
         with self._workshop.db.read() as connection:
-            looked = float(meta.get(connection, LOOK_KEY, 0.0))
-            return novel_frames.count_new(connection, looked) >= settings.min_cluster_size
+            new = novel_frames.count_new(connection, looked, self._workshop.wall())
+        return new >= settings.min_cluster_size
 
     @property
     def calm(self) -> bool:
         """Whether the last look is too recent for the next one."""
+        return self._workshop.wall() - self._looked_at() < CALM_SECONDS
+
+    def _looked_at(self) -> float:
+        """When it was looked at last; never, where the clock was set back behind that."""
         with self._workshop.db.read() as connection:
             looked = float(meta.get(connection, LOOK_KEY, 0.0))
-        return self._workshop.wall() - looked < CALM_SECONDS
+        return looked if looked <= self._workshop.wall() else 0.0
 
 
 def look_at_pool(workshop: Workshop, progress: Progress) -> dict[str, Any]:

@@ -20,6 +20,8 @@ STAGE_SECONDS: Final = 0.3
 """Between two records at all."""
 JOB_KEY: Final = "job"
 """Key of the job under way in `meta`; storage/overview.py reads it."""
+INTERRUPTED_KEY: Final = "job_interrupted"
+"""Key in `meta`: the kind of the job that the last daemon died in, or null."""
 TIMES_KEY: Final = "job_times:"
 """Key of the last run's seconds a stage, by kind of job."""
 FASTEST: Final = 0.2
@@ -57,8 +59,10 @@ class StageTimes:
 
 
 def forget_job(db: Database) -> None:
-    """Remove the record of a job that was killed; call when the state folder is locked."""
+    """Remove the record of a job that was killed and keep its kind; the caller has the lock."""
     with db.write() as connection:
+        job = meta.get(connection, JOB_KEY)
+        meta.put(connection, INTERRUPTED_KEY, None if job is None else job["kind"])
         meta.put(connection, JOB_KEY, None)
 
 

@@ -80,6 +80,7 @@ def prune(
             f"filing.mode is {settings.filing.mode}: the original files stay where they are.",
             hint="Only with filing.mode = move does stillwatch free room.",
         )
+    workshop.db.files.require_durable()
     plan = plan_prune(
         workshop.db, settings.prune, workshop.wall(), explicit=explicit, at_once=at_once
     )

@@ -20,6 +20,7 @@ from daemon.jobs.judge import load_judge
 from daemon.jobs.placing import place_again
 from daemon.jobs.workshop import Workshop
 from storage import frames, spaces
+from storage.modes import make_private_folder
 from storage.spaces import SpaceRow
 
 
@@ -67,7 +68,7 @@ def embed_lacking(
     """
     stretch = Stretch()
     jobs = workshop.processes.folder
-    jobs.mkdir(exist_ok=True)
+    make_private_folder(jobs)
     with tempfile.TemporaryDirectory(prefix="vectors-", dir=jobs) as name:
         folder = Path(name)
 

@@ -217,6 +217,8 @@ def as_judged(row: Any, grey: ByteArray, tiles: NDArray[np.int8] | None) -> Judg
     """
     timed = row.time_source != "counter" and row.captured_ns is not None
     vector = np.frombuffer(row.vector, dtype="<f2").astype(np.float32)
+    length = float(np.linalg.norm(vector))
+    sound = np.isfinite(length) and length > 0  # else the pictures alone are compared
     return JudgedFrame(
         frame_id=int(row.id),
         seconds=row.captured_ns / 1e9 if timed else None,
@@ -225,5 +227,5 @@ def as_judged(row: Any, grey: ByteArray, tiles: NDArray[np.int8] | None) -> Judg
         height=row.height,
         grey=grey,
         tiles=tiles,
-        vector=vector / np.linalg.norm(vector),
+        vector=vector / length if sound else None,
     )

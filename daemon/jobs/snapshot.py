@@ -75,4 +75,5 @@ def write_snapshot(
             progress(done, count)
     rows.flush()
     del rows
-    return Snapshot(ids, np.load(path, mmap_mode="r"))
+    # fewer than were counted where vectors are damaged
+    return Snapshot(ids[:done], np.load(path, mmap_mode="r")[:done])

@@ -4,10 +4,12 @@ What the clustering before saw is kept in `meta`, so that a restart decides the 
 """
 
 import hashlib
+import math
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
+from daemon.jobs.progress import INTERRUPTED_KEY
 from daemon.jobs.workshop import Workshop
 from storage import meta, novel_frames
 from storage.frames import count_states
@@ -43,7 +45,10 @@ class ReclusterTrigger:
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._last = 0.0
+        with workshop.db.read() as connection:
+            interrupted = meta.get(connection, INTERRUPTED_KEY)
+        # Where daemons die in reclusters the other jobs go first, or they would never be done.
+        self._last = workshop.wall() if interrupted == "recluster" else 0.0
         self.waiting = False
         """Whether the last `due` will be answered otherwise by time alone."""
 
@@ -70,7 +75,7 @@ class ReclusterTrigger:
             return f"{total} frames have arrived"
         if oldest is None or not total:
             return None
-        waited = self._workshop.wall() - oldest
+        waited = self._seconds_since(oldest)
         return "frames have waited" if waited >= settings.first_after_seconds else None
 
     def _next_due(self, last: dict[str, Any], new: int, novel: int) -> str | None:
@@ -81,7 +86,7 @@ class ReclusterTrigger:
             return f"{new} frames came to the {last['frames']} that were clustered"
         if novel >= settings.novel_frames:
             return f"{novel} novel frames have piled up"
-        waited = self._workshop.wall() - float(last["at"])
+        waited = self._seconds_since(float(last["at"]))
         if self.waiting and waited >= settings.first_after_seconds:
             return f"{new} frames have waited for the first cluster"
         return None
@@ -89,7 +94,12 @@ class ReclusterTrigger:
     @property
     def calm(self) -> bool:
         """Whether the last recluster is too recent for the next one."""
-        return self._workshop.wall() - self._last < CALM_SECONDS
+        return self._seconds_since(self._last) < CALM_SECONDS
+
+    def _seconds_since(self, then: float) -> float:
+        """Without end for a moment to come: the clock was set back, nobody knows how long ago."""
+        elapsed = self._workshop.wall() - then
+        return elapsed if elapsed >= 0 else math.inf
 
 
 def _count(counts: dict[str, int]) -> int:

@@ -1,6 +1,7 @@
 """Counts how long daemons have been up, for the retention of the trash."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -9,6 +10,11 @@ from storage import uptime
 
 UPTIME_SECONDS: Final = 60.0
 """Between two notes; a kill loses at most this much, which only makes the trash last longer."""
+
+
+def seconds_since_boot() -> float:
+    """A clock that nobody can set and that runs on in suspend, so that waking is no jump."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class UptimeCounter:

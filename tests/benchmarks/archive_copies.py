@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from daemon.dedup.archive import find_copies
 from daemon.dedup.copy_rule import ArchivePictures, CopyRule
-from daemon.ingest.decoder import DecodeChild
+from daemon.ingest.decode_process import DecodeChild
 from daemon.jobs.archive import ranked
 from daemon.settings import IngestSettings
 from tests.benchmarks.embedded import Embedded, embedded

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from daemon.encoders import registry
 from daemon.encoders.base import Encoder
-from daemon.ingest.decoder import DecodeChild
+from daemon.ingest.decode_process import DecodeChild
 from daemon.messages import ByteArray, FloatArray
 from daemon.settings import IngestSettings
 from daemon.signature import quantise_tiles

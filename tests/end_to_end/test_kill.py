@@ -58,7 +58,7 @@ def test_killed_again_and_again_while_pictures_arrive(site: Site) -> None:
     shots = {f"shot-{number:03d}.jpg": picture(number) for number in range(160)}
     delivery = Delivery(site.folder, shots, per_second=16)
     kills = 0
-    while delivery.is_alive():
+    while delivery.is_alive() or kills < 3:  # a slow machine starts late
         with site.daemon() as daemon:
             goal = min(len(shots), delivery.delivered + 15)
             daemon.wait_until(reached(lambda: delivery.delivered, goal), "more have come")

@@ -41,7 +41,7 @@ def test_every_candidate_has_one_row_and_a_second_run_changes_nothing(site: Site
     found = site.once()
     assert list(found) == [
         *("state", "cameras", "frames", "ignored", "clusters", "encoder", "last_recluster"),
-        *("last_dedup", "bytes", "latency_ms", "job", "last_prune"),
+        *("last_dedup", "bytes", "latency_ms", "job", "last_prune", "settings", "paused"),
     ]
     frames = found["frames"]
     assert found["state"] == "stopped"

@@ -183,3 +183,15 @@ def test_the_daemon_prunes_by_itself_under_the_brake(judged: Site) -> None:
     assert last["trashed"] == 0
     assert "Braked" in last["note"]
     assert facts(judged.folder) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["delete_after_days = 0", "delete_after_days =", "delet_after = 9"]
+)
+def test_a_policy_that_may_be_a_slip_stops_the_start(site: Site, line: str) -> None:
+    site.config.write_text(f"[prune]\nenabled = true\n{line}\n")
+    refused = site.cli("run", site.folder)
+    assert refused.code == 2, refused.out
+    assert "settings.toml" in refused.err
+    assert "prune.delet" in refused.err or "line 3" in refused.err
+    assert not (site.state / "stillwatch.db").exists()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,29 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.end_to_end.manager import Manager
 from tests.end_to_end.process import Site, decided, fill, picture, sha256, wait_until
-
-
-class Manager:
-    """The receiving end of sd_notify(3): a real datagram socket."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(os.fspath(path))
-        self._socket.setblocking(False)
-        self.heard: list[str] = []
-
-    def listen(self) -> list[str]:
-        """Everything that was said so far, line by line."""
-        while True:
-            try:
-                self.heard.extend(self._socket.recv(4096).decode().splitlines())
-            except BlockingIOError:
-                return self.heard
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
@@ -44,11 +22,10 @@ def manager(site: Site) -> Iterator[Manager]:
 
 
 def test_it_tells_the_service_manager_how_it_is(site: Site, manager: Manager) -> None:
-    environment = {"NOTIFY_SOCKET": os.fspath(manager.path), "WATCHDOG_USEC": "1200000"}
-    with site.daemon(environment=environment) as daemon:
+    with site.daemon(environment=manager.environment(watchdog_seconds=1.2)) as daemon:
         daemon.wait_until(lambda: "READY=1" in manager.listen(), "it says that it is ready")
         assert "STOPPING=1" not in manager.heard
-        daemon.wait_until(lambda: manager.listen().count("WATCHDOG=1") >= 4, "it shows life", 5)
+        daemon.wait_until(lambda: manager.beats() >= 4, "it shows life", 5)
         fill(site.folder, {"shot.jpg": picture(1)})
         daemon.wait_until(decided(site, 1), "it works")
         daemon.stop()
@@ -59,7 +36,7 @@ def test_a_start_that_fails_never_says_ready(site: Site, manager: Manager) -> No
     site.config.write_text("damaged [")
     done = subprocess.run(
         site.command("run", site.folder),
-        env=dict(os.environ) | {"NOTIFY_SOCKET": os.fspath(manager.path)},
+        env=dict(os.environ) | manager.environment(),
         capture_output=True,
     )
     assert done.returncode == 2

@@ -16,7 +16,7 @@ from tests.cli_state import ROOT, Result, add, make_state, run_cli
 
 STATUS_KEYS = [
     *("state", "cameras", "frames", "ignored", "clusters", "encoder", "last_recluster"),
-    *("last_dedup", "bytes", "latency_ms", "job", "last_prune"),
+    *("last_dedup", "bytes", "latency_ms", "job", "last_prune", "settings", "paused"),
 ]
 FRAME_KEYS = [
     *("id", "camera", "path", "original_path", "sha256", "captured_at", "time_source"),
@@ -67,7 +67,8 @@ def test_status_json_has_the_contract_keys(state: Path) -> None:
     assert list(facts) == STATUS_KEYS
     assert facts["state"] == "stopped"
     assert set(facts["cameras"][0]) == {
-        *("name", "root", "state", "last_arrival_at", "kind", "novelty", "dedup_test")
+        *("name", "root", "state", "reason", "last_arrival_at", "kind", "novelty", "dedup_test"),
+        *("waiting", "left_out"),
     }
     assert facts["encoder"] == {
         "id": "efficientnet_lite0",
@@ -85,7 +86,7 @@ def test_status_check(state: Path) -> None:
     with StateLock(state):
         assert run_cli("status", "--check", state=state).code == 0
         database = Database(state)
-        add(database, Meta, key="degraded", value=json.dumps("no inotify watches left"))
+        add(database, Meta, key="paused", value=json.dumps("no inotify watches left"))
         database.close()
         assert run_cli("status", "--check", state=state).code == 4
         assert run_cli("status", state=state).code == 0

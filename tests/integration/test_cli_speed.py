@@ -48,6 +48,7 @@ def test_nothing_heavy_is_imported(state: Path, arguments: list[str]) -> None:
     assert {name for name in imported if name.split(".")[0] in FORBIDDEN} == set()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("arguments", COMMANDS[:2], ids=" ".join)
 def test_the_start_is_fast(state: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "cli.main", *arguments]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.ingest.decoder import NICE, DecodePool
+from daemon.ingest.decode_process import NICE
+from daemon.ingest.decoder import DecodePool
 from daemon.settings import IngestSettings
 
 DECODERS = {"PIL", "simplejpeg", "pillow_heif"}

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,9 @@ import numpy as np
 import psutil
 import pytest
 
-from daemon.ingest.decoder import CHILD_MODULE, ChildFailedError, DecodeChild, DecodePool
+from daemon.ingest import decode_process
+from daemon.ingest.decode_process import CHILD_MODULE, ChildFailedError, DecodeChild
+from daemon.ingest.decoder import DecodePool
 from daemon.ingest.settling import stat_key
 from daemon.messages import DecodedImage, RefusedFile, SettledFile
 from daemon.settings import IngestSettings
@@ -157,33 +158,44 @@ def test_a_hung_child_is_ended_and_the_file_tried_again(make_pool: Callable[...,
     wait_until(lambda: not child.is_running(), "the hung child has ended")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_three_strikes(make_pool: Callable[..., Pool], how: signal.Signals) -> None:
-    pool = make_pool(decode_seconds=0.3 if how == signal.SIGSTOP else 20)
-    struck: set[int] = set()
-    stop = threading.Event()
-
-    def strike() -> None:
-        while not stop.is_set():
-            for child in children():
-                if child.pid not in struck:
-                    struck.add(child.pid)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(child.pid, how)
-
-    thread = threading.Thread(target=strike)
-    thread.start()
-    try:
-        (pool.folder / "bad.jpg").write_bytes(encoded(scene()))
-        pool.put("bad.jpg")
-        refused = pool.refused()
-    finally:
-        stop.set()
-        thread.join()
+@pytest.mark.parametrize(
+    ("attempt", "reason"),
+    [
+        ("crash", "the decoder crashed on it (3 times)"),
+        ("hang", "decoding it takes longer than 0.3 s (3 times)"),
+        ("say nonsense", "the decoder gave a senseless answer to it (3 times)"),
+        ("answer with nothing", "the decoder gave a senseless answer to it (3 times)"),
+    ],
+)
+def test_three_strikes(
+    make_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, attempt: str, reason: str
+) -> None:
+    monkeypatch.setattr(decode_process, "CHILD_MODULE", "tests.tools.hostile_decode_child")
+    pool = make_pool(decode_seconds=0.3 if attempt == "hang" else 20)
+    (pool.folder / "bad.jpg").write_text(attempt)
+    pool.put("bad.jpg")
+    refused = pool.refused()
     assert refused.final
-    what = "longer than 0.3 s" if how == signal.SIGSTOP else "crashed on it"
-    assert what in refused.reason and "3 times" in refused.reason
-    assert len(struck) >= 3
+    assert refused.reason == reason
+
+
+def test_a_process_that_does_not_start_costs_no_file_its_chance(
+    make_pool: Callable[..., Pool], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make_pool()
+    child = pool.warm()
+    (pool.folder / "good.jpg").write_bytes(encoded(scene()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_process, "CHILD_MODULE", "no.such.module")
+        child.kill()
+        for _ in range(4):  # more often than a file has strikes
+            pool.put("good.jpg")
+            refused = pool.refused()
+            assert (refused.final, refused.unreadable) == (False, True)
+            assert refused.reason == "the decoding process does not start"
+    assert "see `stillwatch doctor`" in caplog.text
+    pool.put("good.jpg")
+    pool.image()
 
 
 def test_a_child_that_dies_or_hangs_is_an_error_of_its_own(tmp_path: Path) -> None:
@@ -191,6 +203,7 @@ def test_a_child_that_dies_or_hangs_is_an_error_of_its_own(tmp_path: Path) -> No
     fd = os.open(tmp_path / "a.jpg", os.O_RDONLY)
     for how, message in ((signal.SIGKILL, "crashed"), (signal.SIGSTOP, "longer than 0.5 s")):
         child = DecodeChild(IngestSettings(decode_seconds=0.5))
+        child.confinement()
         os.kill(child.pid, how)
         with pytest.raises(ChildFailedError, match=message):
             child.ask(fd, SIZE)
@@ -269,6 +282,33 @@ def test_a_file_that_changes_while_it_is_read(make_pool: Callable[..., Pool]) ->
     child.resume()
     refused = pool.refused()
     assert (refused.reason, refused.final) == ("changing", False)
+
+
+@pytest.mark.parametrize("form", ["BMP", "TIFF", "PNG", "JPEG"])
+def test_a_file_cut_while_it_is_decoded_kills_nothing(
+    make_pool: Callable[..., Pool], form: str
+) -> None:
+    """Some readers map the file and die of it (SIGBUS); here its bytes are read first."""
+    pool = make_pool(decode_seconds=60)
+    child = pool.warm()
+    data = encoded(scene(3, 1500, 1000).convert("L"), form)
+    path = pool.folder / "cut"
+    for waited in (0.0, 0.002, 0.01):
+        path.write_bytes(data)
+        file = pool.settled("cut")
+        busy = child.cpu_times().user
+        assert pool.pool.try_put(file)
+        deadline = time.monotonic() + waited
+        while time.monotonic() < deadline and child.cpu_times().user == busy:
+            pass
+        os.truncate(path, len(data) // 3)
+        result = pool.take()
+        if isinstance(result, RefusedFile):
+            assert (result.final, result.reason) == (False, "changing")
+        path.unlink()
+    pool.put("warm.jpg")
+    pool.image()
+    assert [process.pid for process in children()] == [child.pid]
 
 
 def test_what_is_no_regular_file_is_never_followed_or_waited_for(

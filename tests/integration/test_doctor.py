@@ -13,8 +13,8 @@ from daemon.doctor_folders import (
     CameraFolder,
     examine_folder,
     examine_watches,
-    file_system_type,
 )
+from daemon.file_systems import file_system_type
 from daemon.findings import guarded, human_bytes
 from storage.engine import DATABASE_NAME, Database, sqlite_driver
 from storage.lock import StateLock
@@ -52,7 +52,7 @@ def findings(checks: list[Check]) -> dict[str, Check]:
 
 
 def test_a_sound_state_folder(state: Path) -> None:
-    found = findings(examine(state, None))
+    found = findings(examine(state, None, clock=lambda: 1_700_000_010.0))
     for identifier in (
         "python",
         "settings",
@@ -159,7 +159,7 @@ def test_an_absent_folder_of_a_camera(state: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_the_daemon_found_degraded(tmp_path: Path) -> None:
-    camera = CameraFolder("yard", os.fsencode(tmp_path), "degraded", "too few watches")
+    camera = CameraFolder("yard", os.fsencode(tmp_path), "degraded", "too few watches", daemon=1)
     first = next(iter(examine_folder(camera)))
     assert first.status == "warn"
     assert "too few watches" in first.summary
@@ -200,11 +200,11 @@ def test_watch_limits(tmp_path: Path) -> None:
     roots = [os.fsencode(tmp_path / "camera")]
     for allowed, status in (("10", "warn"), ("100", "ok")):
         (limits / "max_user_watches").write_text(allowed)
-        (check,) = examine_watches(roots, limits=limits)
+        (check,) = examine_watches(roots, limits=[limits])
         assert check.status == status
         assert "13" in check.summary
     (limits / "max_user_instances").write_text("2")
-    (check,) = examine_watches(roots, limits=limits)
+    (check,) = examine_watches(roots, limits=[limits])
     assert (check.status, "watchers" in check.summary) == ("warn", True)
 
 

@@ -1,5 +1,6 @@
 """Further encoders through the same door: Keras networks, the owner's files, whole numbers."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from daemon.encoders import registry
 from daemon.encoders.cache import folder_of
 from daemon.encoders.samples import render_pictures
-from storage.errors import EncoderError
+from storage.errors import EncoderError, UsageError
 
 MAKE_FILES = """
 import sys
@@ -95,6 +96,29 @@ def test_a_model_file_with_code_is_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="cannot be loaded") as caught:
         registry.prepare(f"file:{files / 'code.keras'}", tmp_path, silent)
     assert "Lambda" in caught.value.hint
+
+
+def test_no_model_file_runs_code_and_each_refusal_has_a_reason(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.tools.malicious_models", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("good") is None
+    assert len(found) == 11
+    for name, reason in found.items():
+        assert str(reason).startswith("The model file cannot be loaded: "), (name, reason)
+        assert "If you trust" not in reason
+
+
+@pytest.mark.parametrize(
+    "name", ["a.h5", "a.hdf5", "saved_model", "a.pkl", "a.pt", "a.onnx", "a.py"]
+)
+def test_other_kinds_of_model_files_are_no_encoders(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(UsageError, match="no encoder"):
+        registry.prepare(f"file:{tmp_path / name}", tmp_path / "cache", silent)
 
 
 @pytest.mark.parametrize("name", ["broken.keras", "broken.tflite"])

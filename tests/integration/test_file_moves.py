@@ -153,6 +153,58 @@ def test_a_file_swapped_in_at_the_last_moment_goes_back(
     assert not (tmp_path / "b.jpg").exists()
 
 
+TRASHED = b"stillwatch/trash/a.jpg"
+DOOMED = b"stillwatch/trash/.deleting/f1.jpg"
+
+
+def test_only_what_lies_in_the_trash_is_deleted(tmp_path: Path, root: int) -> None:
+    outside = deliver(tmp_path, "a.jpg")
+    with pytest.raises(FilingError, match="Only files in the trash"):
+        file_moves.delete(root, b"a.jpg", DOOMED, facts_of(root, b"a.jpg"))
+    assert outside.exists()
+    trashed = deliver(tmp_path, TRASHED.decode())
+    with pytest.raises(FilingError, match="Only files in the trash"):
+        file_moves.delete(root, TRASHED, b"doomed.jpg", facts_of(root, TRASHED))
+    assert trashed.exists()
+    file_moves.delete(root, TRASHED, DOOMED, facts_of(root, TRASHED))
+    assert not trashed.exists()
+    assert stat.S_IMODE((tmp_path / DOOMED.decode()).parent.stat().st_mode) == 0o700
+
+
+def test_other_bytes_under_the_same_name_time_and_size_are_not_deleted(
+    tmp_path: Path, root: int
+) -> None:
+    path = deliver(tmp_path, TRASHED.decode(), b"seen")
+    facts = facts_of(root, TRASHED)
+    with path.open("r+b") as file:
+        file.write(b"new!")
+    os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    with pytest.raises(ChangedFileError, match="other bytes"):
+        file_moves.delete(root, TRASHED, DOOMED, facts)
+    assert path.read_bytes() == b"new!"
+
+
+def test_a_file_swapped_in_before_a_deletion_goes_back(
+    tmp_path: Path, root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = deliver(tmp_path, TRASHED.decode(), b"old")
+    facts = facts_of(root, TRASHED)
+    real = file_moves.rename_noreplace
+    calls: list[tuple[object, ...]] = []
+
+    def after_somebody(*arguments: object) -> None:
+        if not calls:
+            deliver(tmp_path, "next.jpg", b"new").rename(path)
+        calls.append(arguments)
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(file_moves, "rename_noreplace", after_somebody)
+    with pytest.raises(ChangedFileError, match="replaced"):
+        file_moves.delete(root, TRASHED, DOOMED, facts)
+    assert path.read_bytes() == b"new"
+    assert list((tmp_path / DOOMED.decode()).parent.iterdir()) == []
+
+
 def test_a_parent_swapped_for_a_symbolic_link_again_and_again(tmp_path: Path) -> None:
     camera, outside = tmp_path / "cam", tmp_path / "outside"
     outside.mkdir()

@@ -223,9 +223,9 @@ def test_a_scan_in_the_middle_of_a_rename_takes_no_frame_for_gone(world: World) 
     ids = [world.frame(f"{n}.jpg", cluster_id=cats) for n in range(3)]
     file_all(world)
     file_all(world)
-    scanner = Scanner(
-        os.fsencode(world.folder), _Rows(world.db, world.camera_id), (), FolderMemory(), full=True
-    )
+    rows = _Rows(world.db, world.camera_id)
+    root = os.fsencode(world.folder)
+    scanner = Scanner(root, rows, (), FolderMemory(), full=True, now=NOW)
     source, target = b"stillwatch/clusters/cats", b"stillwatch/clusters/dogs"
     status = (world.folder / os.fsdecode(source)).stat()
     with world.db.write() as connection:

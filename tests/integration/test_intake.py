@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon.ingest import intake as intake_module
-from daemon.ingest.intake import Intake, WatchedCamera
+from daemon.ingest.intake import Intake
+from daemon.ingest.watched_camera import WatchedCamera, topmost
 from daemon.ingest.watcher import Watcher, WatchSink
 from daemon.messages import Candidate, RefusedFile, SettledFile
 from daemon.settings import IngestSettings
@@ -186,6 +187,62 @@ def test_more_hints_than_can_be_kept_become_a_scan(
     line.intake.start()
     line.rest()
     assert len(set(line.down.paths)) == 100
+
+
+def test_more_folders_than_can_be_kept_become_a_scan(
+    world: World, make_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "HINT_LIMIT", 10)
+    for number in range(100):
+        world.put(f"{number}/a.jpg")
+    line = make_line()
+    for number in range(100):
+        line.intake.hint_folder(world.camera_id, b"%d" % number)
+    assert len(line.camera.folders) == 10
+    line.intake.start()
+    line.rest()
+    assert len(set(line.down.paths)) == 100
+
+
+def test_folders_in_one_another_are_scanned_once() -> None:
+    folders = [b"a/b/c", b"a", b"a-b", b"a/b", b"b/c", b"b-c", b"a.d/e", b"ab"]
+    assert sorted(topmost(folders)) == [b"a", b"a-b", b"a.d/e", b"ab", b"b-c", b"b/c"]
+
+
+def test_folders_made_in_a_storm_while_hints_are_slow(
+    world: World, make_line: Callable[..., Line]
+) -> None:
+    line = make_line()
+    hint_folder = line.intake.hint_folder
+
+    def slowly(camera_id: int, path: bytes) -> None:
+        time.sleep(0.02)
+        hint_folder(camera_id, path)
+
+    line.intake.hint_folder = slowly  # type: ignore[method-assign]
+    line.start()
+    wanted = {world.put(f"{number:03d}/x/y/a.jpg") for number in range(40)}
+    wait_until(lambda: set(line.down.paths) == wanted, "every file comes", 60)
+
+
+def test_hints_that_were_dropped_while_the_root_was_away_are_made_up_for(
+    world: World, make_line: Callable[..., Line]
+) -> None:
+    line = make_line().start()
+    line.rest()
+    line.watcher.stop()
+    away = world.folder.with_name("away")
+    world.folder.rename(away)
+    line.scan("poll")
+    line.rest()
+    assert line.camera.offline
+    away.rename(world.folder)
+    world.put("sub/a.jpg")
+    line.intake.hint(world.camera_id, b"sub/a.jpg")  # dropped: the root counts as away
+    line.rest()
+    assert line.down.paths == []
+    line.intake.hint_folder(world.camera_id, b"other")  # finds out that it is back
+    wait_until(lambda: line.down.paths == [b"sub/a.jpg"], "the dropped one comes")
 
 
 class Writer:

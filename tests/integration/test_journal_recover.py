@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
+from storage import file_moves
+from storage.engine import Database
 from storage.errors import ChangedFileError, FilingError, NotDurableError, TargetExistsError
 from storage.filing_rows import moving_frames, moving_targets
 from storage.frames import insert_pending, mark_missing
@@ -223,7 +225,7 @@ def test_the_intent_is_committed_before_the_act_and_dropped_when_refused(
         perform(world.db, world.root(), intent, NOW)
 
 
-def test_a_failing_fsync_leaves_the_intent_open(
+def test_a_failing_fsync_leaves_the_intent_open_and_nothing_moves_until_a_new_start(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = world.frame("a.jpg")
@@ -243,6 +245,57 @@ def test_a_failing_fsync_leaves_the_intent_open(
         with pytest.raises(NotDurableError):
             perform(world.db, world.root(), intent, NOW)
     assert [row.state for row in world.journal()] == ["intent"]
+    # The kernel calls the next fsync a success; that says nothing about the lost pages.
+    assert settle(world) == Recovery(waiting=1)
+    with pytest.raises(NotDurableError, match="did not confirm"):
+        perform(world.db, world.root(), intent, NOW)
+    world.db.close()
+    world.db = Database(world.db.path.parent)
+    assert settle(world) == Recovery(dropped=1)
+    world.assert_rows_agree()
+
+
+def test_a_deed_that_was_done_counts_whatever_the_way_there_has_become(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts a symbolic link in the place of the folder, right after the move."""
+    frame = world.frame("a.jpg")
+    day, away = world.folder / "stillwatch/novel", world.folder.parent / "away"
+    real = file_moves.move
+
+    def before_the_link(*arguments: Any) -> None:
+        real(*arguments)
+        day.rename(away)
+        day.symlink_to(world.folder.parent)
+
+    monkeypatch.setattr(file_moves, "move", before_the_link)
+    row = world.row(frame)
+    perform(
+        world.db,
+        world.root(),
+        Intent(frame_id=frame, operation="move", source=row.path, target=TARGET, sha256=row.sha256),
+        NOW,
+    )
+    assert [entry.state for entry in world.journal()] == ["done"]
+    assert world.row(frame).path == TARGET
+    day.unlink()
+    away.rename(day)
+    assert (world.folder / world.path_of(frame)).read_bytes() == b"a.jpg"
+
+
+@pytest.mark.parametrize("operation", ["move", "delete"])
+def test_a_link_on_the_way_hides_what_lies_there_so_nothing_is_concluded(
+    world: World, operation: str
+) -> None:
+    frame = world.frame("in/a.jpg")
+    open_intent(world, frame, operation)
+    away = world.folder.parent / "away"
+    (world.folder / "in").rename(away)
+    (world.folder / "in").symlink_to(world.folder.parent)
+    assert settle(world) == Recovery(waiting=1)
+    assert world.row(frame).presence == "here"
+    (world.folder / "in").unlink()
+    away.rename(world.folder / "in")
     assert settle(world) == Recovery(dropped=1)
     world.assert_rows_agree()
 

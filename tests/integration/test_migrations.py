@@ -3,48 +3,14 @@
 import sqlite3
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
-import storage
+from storage.backup import backup_folder, list_backups
 from storage.engine import DATABASE_NAME, Database
 from storage.errors import NewerSchemaError
 from storage.models import Base
 from storage.reading import KNOWN_REVISION, Reader
-
-FIRST_ROWS = """
-INSERT INTO cameras (id, name, root, kind, kind_source, state, writable, ignored, created_at)
-    VALUES (1, 'porch', X'2F61', 'fixed', 'default', 'watching', 1, 0, 0);
-INSERT INTO spaces (id, name, encoder, weights_sha256, dim, created_at)
-    VALUES (1, 'lite@1', 'lite', 'ab', 2, 0);
-INSERT INTO clusters (id, space_id, name, state, distance_scale, created_at)
-    VALUES (7, 1, 'drive', 'active', 0.02, 0);
-INSERT INTO frames (id, camera_id, path, original_path, arrived_at, presence, stage, alarm, noise,
-    judged, strikes, cluster_id) VALUES
-    (3, 1, X'61', X'61', 0, 'here', 'embedded', 0, 0, 0, 0, 7),
-    (4, 1, X'62', X'62', 0, 'here', 'embedded', 0, 0, 0, 0, 7);
-INSERT INTO embeddings (frame_id, space_id, vector, weight) VALUES
-    (3, 1, X'003C0000', 2), (4, 1, X'003C0000', 0);
-INSERT INTO signatures (frame_id, grey) VALUES (3, X'01');
-"""
-
-
-def first_schema(state_dir: Path) -> None:
-    """A database as the first release wrote it, its last rows still in the write-ahead log."""
-    path = state_dir / DATABASE_NAME
-    engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    folder = Path(storage.__file__).parent / "migrations"
-    config.set_main_option("script_location", str(folder))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    engine.dispose()
-    writer = sqlite3.connect(path)
-    writer.executescript(FIRST_ROWS)
-    writer.close()
+from tests.tools.old_schemas import first_schema
 
 
 def test_nothing_is_lost_on_the_way_up(tmp_path: Path) -> None:
@@ -75,7 +41,9 @@ def test_the_copy_made_before_is_whole(tmp_path: Path) -> None:
     log.commit()  # kept open: the row stands in the write-ahead log only
     Database(tmp_path).close()
     log.close()
-    copy = sqlite3.connect(tmp_path / f"{DATABASE_NAME}.before-{KNOWN_REVISION}")
+    (backup,) = list_backups(backup_folder(tmp_path))
+    assert backup.reason == f"before-{KNOWN_REVISION}"
+    copy = sqlite3.connect(backup.path)
     assert copy.execute("SELECT name FROM clusters").fetchall() == [("still in the log",)]
     assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
     copy.close()

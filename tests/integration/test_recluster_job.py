@@ -12,13 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import text, update
 
+from daemon.filing.plan import plan_filing
 from daemon.jobs.child import JobFailedError, JobStoppedError
 from daemon.jobs.recluster import recluster
 from daemon.jobs.snapshot import check_room
 from storage import decisions
 from storage.errors import DiskFullError
+from storage.filing_rows import cluster_names, frames_to_file
 from storage.frames import update_frame
-from storage.models import Frame
+from storage.models import Embedding, Frame
 from tests.benchmarks.workload import children_of
 from tests.planted import plant, unit
 from tests.planted_state import Yard, yard
@@ -60,9 +62,38 @@ def at_stage(stage: str, act: Callable[[], object]) -> Callable[[str, int, int],
     return told
 
 
+def moves(place: Yard) -> dict[int, bytes]:
+    """Frame -> where filing would put it now."""
+    with place.db.read() as connection:
+        known, names = frames_to_file(connection), cluster_names(connection)
+        entries = plan_filing(known, names, taken=lambda _camera, _path: False)
+        return {entry.frame_id: entry.target for entry in entries}
+
+
 def strays(count: int, seed: int = 9) -> NDArray[Any]:
     """Frames of no cluster, each in its own direction."""
     return unit(np.random.default_rng(seed).standard_normal((count, 160)))
+
+
+def test_a_recluster_that_finds_the_same_clusters_moves_no_file(
+    planted: tuple[Yard, list[int]],
+) -> None:
+    place, ids = planted
+    recluster(place.workshop, quiet)
+    with place.db.write() as connection:
+        connection.execute(update(Frame).values(judged=True, sha256=b"digest"))
+    filed = moves(place)
+    assert set(filed) == set(ids)
+    with place.db.write() as connection:
+        for frame_id, target in filed.items():
+            update_frame(connection, frame_id, path=target)
+    assert moves(place) == {}
+    (new,) = place.arrive(PLANTED.vectors[:1])
+    with place.db.write() as connection:
+        update_frame(connection, new, judged=True, sha256=b"digest")
+    recluster(place.workshop, quiet)
+    assert set(moves(place)) == {new}, "only what came has to go somewhere"
+    assert moves(place)[new].rpartition(b"/")[0] == filed[ids[0]].rpartition(b"/")[0]
 
 
 def test_frames_get_places_and_the_second_run_changes_nothing(
@@ -252,3 +283,22 @@ def test_no_room_is_told_before_anything_is_read(tmp_path: Path) -> None:
     check_room(tmp_path, 1_000, 1_280)
     with pytest.raises(DiskFullError, match=r"needs .* MB"):
         check_room(tmp_path, 10**12, 1_280)
+
+
+def test_damaged_vectors_take_no_part_and_stop_nothing(planted: tuple[Yard, list[int]]) -> None:
+    """NaN, infinity, zero and half a vector, as a bad disk leaves them: case 50 of the sixty."""
+    place, ids = planted
+    recluster(place.workshop, quiet)
+    dim = PLANTED.vectors.shape[1]
+    damage = [np.full(dim, value, dtype="<f2").tobytes() for value in (np.nan, np.inf, 0.0)]
+    damage.append(bytes(dim))
+    with place.db.write() as connection:
+        for frame, vector in zip(ids, damage, strict=False):
+            connection.execute(
+                update(Embedding).where(Embedding.frame_id == frame).values(vector=vector)
+            )
+    made = recluster(place.workshop, quiet)
+    assert (made["clusters"], made["frames"]) == (CLUSTERS, len(ids) - len(damage))
+    assert set(column(place, "state", ids[: len(damage)])) == {"learning"}
+    assert set(column(place, "state", ids[len(damage) :])) == {"assigned"}
+    assert not [d for d in column(place, "distance", ids) if d is not None and d != d]

@@ -215,7 +215,8 @@ def test_pending_tells_why_and_is_tried_again_at_growing_distances(world: World)
         assert (row["state"], row["reason"]) == ("pending", "no permission to read it")
         waits.append(row["retry_at"] - world.now)
         with world.db.read() as connection:
-            for late, expected in ((-1.0, []), (0.0, [b"a.jpg"])):
+            turned_back = -1.0 - RETRY_SECONDS[-1]  # a wait that long was set by a wrong clock
+            for late, expected in ((turned_back, [b"a.jpg"]), (-1.0, []), (0.0, [b"a.jpg"])):
                 due = row["retry_at"] + late
                 assert frames.pending_paths(connection, world.camera_id, due) == expected
     assert waits == [*RETRY_SECONDS, RETRY_SECONDS[-1], RETRY_SECONDS[-1]]

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from daemon.jobs import judging
-from daemon.jobs.judging import JudgeTrigger
+from daemon.jobs.judging import JudgeTrigger, too_young
 from daemon.jobs.workshop import Workshop
 from daemon.settings import Settings
 from storage import frames, novelty
@@ -128,7 +128,7 @@ def test_frames_in_a_heap_are_judged_before_the_next_plan(
     assert not trigger.due(), "not again at once"
     with world.db.write() as connection:
         connection.execute(update(Camera).values(kind="archive", kind_source="owner"))
-        assert count_waiting(connection, now) == (0, 0)
+        assert count_waiting(connection, too_young(workshop)) == (0, 0)
         drop_unused(connection, world.camera_id, world.space_id)
     assert stored(world) == set(ids), "they may have to teach the camera's places"
     know_places(world)

@@ -161,7 +161,7 @@ def test_restore_makes_its_folder_again(world: World, group: dict[str, int]) -> 
 
 
 def test_a_frame_is_not_trashed_when_something_changed_since_the_plan(world: World) -> None:
-    keepers = [world.frame(f"keeper{n}.jpg") for n in range(5)]
+    keepers = [world.frame(f"keeper{n}.jpg") for n in range(6)]
     members = [
         world.frame(f"m{n}.jpg", duplicate_kind="near", duplicate_of=k, change_score=1.0)
         for n, k in enumerate(keepers)
@@ -174,12 +174,16 @@ def test_a_frame_is_not_trashed_when_something_changed_since_the_plan(world: Wor
     (world.folder / "keeper1.jpg").write_bytes(b"edited")
     (world.folder / "m2.jpg").write_bytes(b"edited too")
     world.change(members[3], duplicate_of=keepers[4])
+    with world.db.write() as connection:
+        word = {"actor": "me", "at": 0.0, "run_id": run, "frame_id": members[5]}
+        decisions.add(connection, "keep", **word)  # type: ignore[arg-type]
     result = trash_run(world.db, run, clock=world.clock)
     reasons = {entry.frame_id: entry.reason for entry in result.skipped}
     assert "gone or was changed" in reasons[members[0]]
     assert "gone or was changed" in reasons[members[1]]
     assert "other bytes" in reasons[members[2]]
     assert "verdict has changed" in reasons[members[3]]
+    assert "a human decided" in reasons[members[5]]
     assert (result.applied, result.state) == (1, "partly")
     assert world.row(members[4]).state == "trashed"
 
@@ -219,6 +223,22 @@ def test_a_jump_of_the_clock_deletes_nothing(
     _, result = delete(world, b=True)
     assert result.applied == 0
     assert world.snapshot() == before
+
+
+def test_ages_from_before_the_clock_was_set_count_for_nothing(
+    world: World, group: dict[str, int]
+) -> None:
+    for name in ("near", "exact"):
+        world.change(group[name], recorded_at=1000.0)  # the clock had not been set yet
+    with world.db.write() as connection:
+        uptime.advance(connection, 0.0, 2000.0, first=True)
+        uptime.advance(connection, 60.0, world.now)
+    stay_up(world, 1.1)
+    early = plan(world)
+    assert early.to_trash == [], "half a century old by the clock, a day in truth"
+    assert "The clock was set" in early.notes[0]
+    stay_up(world, 6.0)
+    assert len(plan(world).to_trash) == 2
 
 
 def test_deletion_and_its_record(world: World, group: dict[str, int]) -> None:

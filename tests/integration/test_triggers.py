@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from daemon.jobs.progress import JobProgress, forget_job
 from daemon.jobs.triggers import CALM_SECONDS, ReclusterTrigger, note_clustering
 from daemon.settings import Settings
 from storage.frames import update_frames
@@ -113,3 +114,16 @@ def test_two_in_a_row_are_a_minute_apart(watched: Watched) -> None:
     assert watched.trigger.calm
     watched.now += 1
     assert not watched.trigger.calm
+
+
+def test_after_a_death_in_a_recluster_the_other_jobs_go_first(watched: Watched) -> None:
+    workshop = watched.place.workshop
+    with JobProgress(workshop.db, "recluster", 10, workshop.wall, lambda *_: None) as told:
+        told("clustering", 1, 10)
+        forget_job(workshop.db)  # what the next start does when the daemon died there
+    trigger = ReclusterTrigger(workshop)
+    assert trigger.calm
+    watched.now += CALM_SECONDS
+    assert not trigger.calm
+    forget_job(workshop.db)  # another start, after an orderly end
+    assert not ReclusterTrigger(workshop).calm

@@ -13,7 +13,16 @@ import pytest
 
 from daemon.unit_files import UnitOptions, install, next_commands, render_unit, show, uninstall
 from daemon.unit_template import render_sysusers, render_tmpfiles, template_folder
-from storage.errors import ConflictError, FolderError, UsageError
+from storage.errors import (
+    ConflictError,
+    DiskFullError,
+    FolderError,
+    LockedError,
+    NewerSchemaError,
+    NoStateError,
+    SettingsError,
+    UsageError,
+)
 
 ANALYZE = shutil.which("systemd-analyze")
 with_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
@@ -116,6 +125,20 @@ def test_only_what_is_named_can_be_written() -> None:
     assert "StateDirectoryMode=2770" in text
     assert "UMask=0007" in text
     assert "OOMPolicy=continue" in text
+
+
+def test_what_trying_again_cannot_mend_is_no_crash_loop() -> None:
+    """Exit codes of the contract: usage, no state, a second daemon, a newer database."""
+    for options in (SYSTEM, USER):
+        text = render_unit(options)
+        assert "\nRestart=on-failure\n" in text
+        assert "\nRestartPreventExitStatus=2 10 11 13\n" in text
+        assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in text
+        assert "\nType=notify\n" in text
+        assert "\nLimitCORE=0\n" in text
+    permanent = (SettingsError, FolderError, NoStateError, LockedError, NewerSchemaError)
+    assert {error.exit_code for error in permanent} == {2, 10, 11, 13}
+    assert DiskFullError.exit_code not in {error.exit_code for error in permanent}
 
 
 def test_a_folder_below_home_is_bound_into_an_empty_home() -> None:

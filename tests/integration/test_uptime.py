@@ -12,7 +12,7 @@ from storage import uptime
 from storage.engine import Database
 
 DAY = 86400.0
-START = 1_700_000_000.0
+START = 2_000_000_000.0
 
 
 class Clocks:
@@ -79,6 +79,20 @@ def test_a_clock_that_is_set_is_not_believed_for_a_day_of_uptime(db: Database, j
         clocks.run(3600.0)
         counter.tick()
     assert known(db, clocks)[1]
+
+
+def test_a_clock_that_was_never_set_is_not_believed_however_long_it_runs(db: Database) -> None:
+    clocks = Clocks(30.0)
+    counter = daemon(db, clocks)
+    for _ in range(40):
+        clocks.run(DAY)
+        counter.tick()
+    assert known(db, clocks) == (40 * DAY, False)
+    clocks.run(60.0, jump=START)
+    counter.tick()
+    clocks.run(DAY)
+    counter.tick()
+    assert known(db, clocks)[1], "a day after it was set"
 
 
 @pytest.mark.parametrize("jump", [3650 * DAY, -1 * DAY])

@@ -1,8 +1,10 @@
 """The watch of a real folder by the real inotify."""
 
-import logging
+import errno
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +12,11 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 
-from daemon.ingest.watcher import Watcher, WatchSink
+from daemon.ingest.watcher import OVERFLOW, Watcher, WatchSink
+from tests.end_to_end.process import ROOT, WITHOUT_OVERRIDE
 from tests.ingest_tools import wait_until
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
-WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 
 
 class Ears:
@@ -46,6 +48,15 @@ class Ears:
         self.folders.clear()
 
 
+def the_group(ears: Ears) -> InotifyWatchGroup:
+    """The part of watchdog of the watch."""
+    observer = ears.watcher._observer
+    assert observer is not None
+    (emitter,) = observer.emitters
+    assert isinstance(emitter, InotifyEmitter) and emitter._inotify is not None
+    return emitter._inotify
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "camera"
@@ -61,22 +72,6 @@ def ears(folder: Path) -> Iterator[Ears]:
     made.gate.set()
     made.watcher.stop()
     made.watcher.stop()
-
-
-@pytest.fixture
-def lowered() -> Iterator[Callable[[Path, int], None]]:
-    """Lower a limit of the kernel for this test; needs root."""
-    before: dict[Path, str] = {}
-
-    def lower(limit: Path, value: int) -> None:
-        if os.geteuid() != 0 or not os.access(limit, os.W_OK):
-            pytest.skip(f"only root may lower {limit.name}")
-        before[limit] = limit.read_text()
-        limit.write_text(str(value))
-
-    yield lower
-    for limit, value in before.items():
-        limit.write_text(value)
 
 
 def test_a_new_changed_and_deleted_file(ears: Ears, folder: Path) -> None:
@@ -245,55 +240,105 @@ def test_an_absent_root_cannot_be_watched(tmp_path: Path) -> None:
         Ears(tmp_path / "absent").watcher.start()
 
 
-@pytest.mark.root
-def test_an_overflow_of_the_kernels_queue_is_told(
-    folder: Path, lowered: Callable[[Path, int], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    lowered(QUEUE, 8)  # counts for queues that are made from now on
-    caplog.set_level(logging.CRITICAL, "watchdog")
-    ears = Ears(folder)
-    ears.watcher.start()
-    try:
-        wait_until(lambda: bool(overflow(ears, folder)), "the overflow is told", 30)
-        assert "overflow" in ears.reasons[0]
-
-        def late() -> bool:  # again and again: the queue of eight may still be full
-            (folder / "after.jpg").write_bytes(b"x")
-            return b"after.jpg" in ears.files
-
-        ears.until(late, "the watch goes on")
-    finally:
-        ears.watcher.stop()
+def test_an_overflow_of_the_kernels_queue_is_told(ears: Ears, folder: Path) -> None:
+    with the_group(ears)._lock:  # nobody takes what the kernel says
+        for number in range(int(QUEUE.read_text()) + 4096):  # what one read takes, and more
+            os.close(os.open(folder / f"{number % 2}.jpg", os.O_CREAT | os.O_WRONLY))
+    ears.until(lambda: bool(ears.reasons), "the overflow is told")
+    assert ears.reasons == [OVERFLOW]
+    (folder / "after.jpg").write_bytes(b"x")
+    ears.until(lambda: b"after.jpg" in ears.files, "the watch goes on")
+    assert ears.watcher.alive
 
 
-def overflow(ears: Ears, folder: Path) -> list[str]:
-    """Faster than any reader: a burst of names."""
-    for number in range(2000):
-        os.close(os.open(folder / f"{number}.jpg", os.O_CREAT | os.O_WRONLY))
-    return ears.reasons
+def test_a_root_that_is_renamed_is_told(ears: Ears, folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub").rename(folder / "other")
+    ears.until(lambda: b"other" in ears.folders, "a folder below is renamed")
+    assert ears.reasons == []
+    folder.rename(folder.with_name("away"))
+    ears.until(lambda: bool(ears.reasons), "the loss is told")
+    assert "renamed" in ears.reasons[0]
+    folder.with_name("away").rename(folder)
 
 
-@pytest.mark.root
-def test_a_folder_beyond_the_watch_limit_is_told(
-    tmp_path: Path, lowered: Callable[[Path, int], None]
-) -> None:
-    folder = tmp_path / "camera"
-    for number in range(40):
-        (folder / f"{number}").mkdir(parents=True)
-    ears = Ears(folder)
-    lowered(WATCHES, 20)
-    try:
-        ears.watcher.start()
-    except OSError:
-        return  # other programs use up the few that are left: the root itself is told
-    try:
-        ears.until(lambda: bool(ears.reasons), "the loss is told")
-        assert "watch limit" in ears.reasons[0]
-    finally:
-        ears.watcher.stop()
+def test_a_root_that_lost_its_watch_is_not_watched(ears: Ears) -> None:
+    group = the_group(ears)
+    assert ears.watcher.alive
+    with group._lock:  # as at an unmount, or when the watches are not got back after an overflow
+        group._remove_callbacks(list(group._active_callbacks_by_watch))
+    assert not ears.watcher.alive
+
+
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from daemon.ingest.watcher import Watcher, WatchSink
+from tests.end_to_end.process import ROOT, WITHOUT_OVERRIDE
+from tests.ingest_tools import wait_until
+
+folder, heard = Path(sys.argv[1]), set()
+watcher = Watcher(os.fsencode(folder), WatchSink(heard.add, heard.add, heard.add))
+watcher.start()
+assert set(watcher._unwatched) == {os.fsencode(folder / name) for name in "ab"}, watcher._unwatched
+assert "a folder could not be watched" in heard
+for name in "ab":
+    (folder / name).chmod(0o700)
+
+def late():
+    for name in "ab":
+        (folder / name / "late.jpg").write_bytes(b"x")
+    return {b"a/late.jpg", b"b/late.jpg"} <= heard
+
+wait_until(late, "both are watched by now")
+assert watcher.alive
+watcher.stop()
+"""
+
+
+def test_forbidden_folders_are_not_taken_for_watched(folder: Path) -> None:
+    for name in "ab":
+        (folder / name).mkdir()
+        (folder / name).chmod(0)
+    command = [*WITHOUT_OVERRIDE, sys.executable, "-c", FORBIDDEN, os.fspath(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_is_watched_once_its_rights_are_granted(ears: Ears, folder: Path) -> None:
+    (folder / "above/closed/deep").mkdir(parents=True)
+    ears.until(lambda: b"above" in ears.folders, "the folders are seen")
+    group = the_group(ears)
+    closed = os.fsencode(folder / "above/closed")
+    with group._lock:  # root is never refused: as if it had been
+        watches = [
+            wd for path, wd in group._active_callbacks_by_path.items() if path.startswith(closed)
+        ]
+        group._remove_callbacks(watches)
+        ears.watcher._unwatched[closed] = errno.EACCES
+    assert len(watches) == 2
+    assert ears.watcher.problem is None
+    (folder / "above").chmod(0o750)
+
+    def late() -> bool:
+        (folder / "above/closed/deep/late.jpg").write_bytes(b"x")
+        return b"above/closed/deep/late.jpg" in ears.files
+
+    ears.until(late, "it is watched again")
+    assert ears.watcher._unwatched == {}
+
+
+def test_new_permissions_of_files_and_folders_are_told(ears: Ears, folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    ears.until(lambda: {b"sub"} <= ears.folders and b"a.jpg" in ears.files, "both are seen")
+    ears.forget()
+    (folder / "a.jpg").chmod(0o600)
+    (folder / "sub").chmod(0o700)
+    ears.until(lambda: {b"sub"} == ears.folders and {b"a.jpg"} == ears.files, "both are told")
 
 
 def test_the_parts_of_watchdog_that_are_overridden_are_still_there() -> None:
-    for name in ("on_queue_overflow", "_add_all_callbacks", "_add_callback"):
+    for name in ("on_queue_overflow", "on_event", "_add_all_callbacks", "_add_callback"):
         assert callable(getattr(InotifyWatchGroup, name))
     assert callable(InotifyEmitter.on_thread_start)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from daemon.ingest.candidates import Kind, classify, is_watched_folder
+from daemon.ingest.candidates import Kind, classify, is_upload_name, is_watched_folder
 from daemon.settings import IngestSettings
 
 IGNORED = frozenset(os.fsencode(name) for name in IngestSettings().ignore)
@@ -61,3 +61,22 @@ def test_every_default_extension_is_ignored(name: str) -> None:
 )
 def test_folders(path: bytes, watched: bool) -> None:
     assert is_watched_folder(path) is watched
+
+
+@pytest.mark.parametrize(
+    ("name", "upload"),
+    [
+        (b"a.jpg.part", True),
+        (b"a.FILEPART", True),
+        (b"a.tmp", True),
+        (b".in.a.jpg.", True),
+        (b".a.jpg.Xy12Zq", True),
+        (b".two\nlines.jpg.Xy12Zq", True),
+        (b"a.jpg", False),
+        (b".hidden.jpg", False),
+        (b".config", False),
+        (b".git.backup", False),
+    ],
+)
+def test_names_of_uploads(name: bytes, upload: bool) -> None:
+    assert is_upload_name(name) is upload

@@ -63,6 +63,7 @@ def test_the_commands_of_this_version() -> None:
         "stillwatch cluster",
         "stillwatch dedup evaluate",
         *(f"stillwatch {name}" for name in ("prune", "restore", "report")),
+        *(f"stillwatch {name}" for name in ("backup", "restore-database")),
     }
     assert set(COMMANDS) == expected
 

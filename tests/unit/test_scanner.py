@@ -1,13 +1,14 @@
 """A real folder compared with a real database."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from daemon.ingest import scanner as scanner_module
-from daemon.ingest.intake import _Rows
+from daemon.ingest.known_rows import DatabaseRows
 from daemon.ingest.scanner import FolderMemory, Scanner
 from storage import frames
 from tests.ingest_tools import World, make_world
@@ -29,10 +30,18 @@ class Outcome:
         memory: FolderMemory | None = None,
         full: bool = True,
         below: bytes = b"",
+        later: float = 10.0,
     ) -> None:
         ignored = frozenset({b"csv"})
-        rows = _Rows(world.db, world.camera_id)
-        self.scanner = Scanner(world.root, rows, ignored, memory or FolderMemory(), full=full)
+        rows = DatabaseRows(world.db, world.camera_id)
+        self.scanner = Scanner(
+            world.root,
+            rows,
+            ignored,
+            FolderMemory() if memory is None else memory,
+            full=full,
+            now=time.time() + later,
+        )
         steps = list(self.scanner.steps(below))
         self.new = [path for step in steps for path in step.new]
         self.changed = [row.path for step in steps for row in step.changed]
@@ -61,6 +70,18 @@ def test_same_size_and_time_but_another_inode_is_a_change(world: World) -> None:
     assert Outcome(world).changed == [b"a.jpg"]
 
 
+def test_bytes_rewritten_in_place_under_the_old_time_are_a_change(world: World) -> None:
+    world.put("a.jpg", b"one")
+    world.know("a.jpg")
+    path = world.folder / "a.jpg"
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the kernel's clock moves in ticks
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_ino == before.st_ino
+    assert Outcome(world).changed == [b"a.jpg"]
+
+
 def test_what_is_hidden_ours_ignored_or_no_file_is_left_out(world: World) -> None:
     for name in (
         ".hidden.jpg",
@@ -78,7 +99,8 @@ def test_what_is_hidden_ours_ignored_or_no_file_is_left_out(world: World) -> Non
     found = Outcome(world)
     assert found.new == [b"picture.jpg"]
     assert found.scanner.ignored_count == 2
-    assert found.scanner.unreadable == []
+    assert sorted(found.scanner.special.examples) == [b"link.jpg", b"loop", b"pipe.jpg"]
+    assert found.scanner.unreadable.count == 0
 
 
 def test_a_folder_that_is_gone_with_rows_at_any_depth(world: World) -> None:
@@ -184,6 +206,36 @@ def test_an_unchanged_folder_is_skipped_unless_the_scan_is_full(world: World) ->
     assert b"sub/d.jpg" in Outcome(world, memory, full=False).new
 
 
+def test_a_folder_that_changed_just_before_is_compared_again(world: World) -> None:
+    world.put("sub/a.jpg")
+    world.know("sub/a.jpg")
+    memory = FolderMemory()
+    Outcome(world, memory, later=0.0)
+    stamp = (world.folder / "sub").stat()
+    world.put("sub/b.jpg")  # within one tick of a file system that counts in seconds
+    os.utime(world.folder / "sub", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert Outcome(world, memory, full=False).new == [b"sub/b.jpg"]
+
+
+def test_abandoned_uploads_are_counted(world: World) -> None:
+    names = ("a.jpg.part", "sub/.in.b.jpg.", "sub/.c.jpg.Ab12Cd", "d.tmp", "e.jpg.filepart")
+    for name in (*names, ".hidden.jpg", ".gitignore", "sub/f.jpg"):
+        world.put(name)
+    (world.folder / "g.part").mkdir()
+    assert Outcome(world, later=3500.0).scanner.unfinished.count == 0
+    found = Outcome(world, later=3700.0)
+    assert found.scanner.unfinished.count == len(names)
+    assert sorted(found.scanner.unfinished.examples) == sorted(map(str.encode, names))
+    assert found.new == [b"sub/f.jpg"]
+
+
+def test_only_the_first_of_many_are_named(world: World) -> None:
+    for number in range(30):
+        (world.folder / f"{number}.jpg").symlink_to("nowhere")
+    special = Outcome(world).scanner.special
+    assert (special.count, len(special.examples)) == (30, scanner_module.NAMED)
+
+
 def test_a_folder_that_cannot_be_listed_is_told_and_nothing_is_concluded(world: World) -> None:
     deep = world.root
     parts = []
@@ -200,7 +252,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_nothing_is_concluded(world: 
     world.put("a.jpg")
     found = Outcome(world)
     assert found.new == [b"a.jpg"]
-    assert len(found.scanner.unreadable) == 1
+    assert found.scanner.unreadable.count == 1
 
 
 def test_an_absent_root_is_an_error(world: World) -> None:

@@ -1,5 +1,6 @@
 """The owner's settings file: defaults of the contract, and messages that name the key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_values_of_the_file(tmp_path: Path) -> None:
         ("[ingest]\nsettle_seconds = 'soon'", "ingest.settle_seconds"),
         ("[ingest]\nsettle_seconds = nan", "ingest.settle_seconds"),
         ("[ingest]\nmax_settle_seconds = inf", "ingest.max_settle_seconds"),
+        ("[dedup]\nevery_seconds = 1e300", "dedup.every_seconds"),
         ("[ingest]\ndecode_children = 0", "ingest.decode_children"),
         ("[ingest]\nignore = 'csv'", "ingest.ignore"),
         ("[encoder]\nbatch = 32", "encoder.batch"),
@@ -114,6 +116,36 @@ def test_an_absent_file_counts_only_when_it_was_asked_for(tmp_path: Path) -> Non
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 20_000,
+        "a = " + "{b = " * 5_000,
+        "[ingest]\nsettle_seconds = " + "9" * 5_000,
+        "[ingest]\nsettle_seconds = 1e999",
+        "[ingest]\nsettle_seconds = nan",
+        "a." * 3_000 + "b = 1",
+        "[ingest]\nignore = ['\\u0000', 3]",
+        '[ingest]\nignore = "!!python/object/apply:os.system [id]"',
+        "\x00",
+        "# " + "x" * 1_000_001,
+    ],
+    ids=range(10),
+)
+def test_a_poisoned_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text))
+    assert len(caught.value.summary) < 1000 and "\n" not in caught.value.summary
+    assert caught.value.hint
+
+
+def test_a_pipe_or_device_is_neither_waited_for_nor_read_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="no regular file"):
+            load_settings(path)
 
 
 @pytest.mark.parametrize("name", ["settle_seconds", "ignore"])
