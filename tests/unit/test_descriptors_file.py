@@ -193,7 +193,7 @@ def torch_file() -> bytes:
         ("x.joblib", b"x\x9c" + bytes(range(256)), "pickle", "joblib.load"),
         ("x.pth", b"\x00\x01\x02", "pickle", "weights_only=True"),
         ("x.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5", "h5py"),
-        ("x.npy.gz", gzip.compress(b"abc"), "gzip", "Unpack"),
+        ("x.npy.gz", gzip.compress(b"abc", mtime=0), "gzip", "Unpack"),
         ("x.parquet", b"PAR1" + bytes(50), "Parquet", "to_numpy"),
         ("x.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "JPEG", "stillwatch run"),
         ("x.csv", b"1.5,2.5\n3.5,4.5\n" * 1000, "text", "loadtxt"),
