@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from daemon.fingerprint import perceptual_hash, pixel_digest
 from daemon.ingest import sandbox
-from daemon.ingest.exchange import receive
+from daemon.ingest.exchange import SHORT_OF_MEMORY, receive
 from daemon.ingest.picture import UnusablePictureError, decode
 from daemon.signature import make_grey, pack_grey
 
@@ -84,7 +84,7 @@ def examine(fd: int, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     except UnusablePictureError as exc:
         return answer | {"refused": str(exc)}, b""
     except (MemoryError, cv2.error):  # OpenCV's own error is one of memory for any decoded array
-        return answer | {"refused": "decoding it needs more memory than allowed"}, b""
+        return answer | {"refused": SHORT_OF_MEMORY}, b""
     except (PermissionError, ImportError) as exc:  # from bytes in memory: not the picture's fault
         return {"unreadable": f"the decoder lacks something here: {exc}"}, b""
     answer |= {

@@ -41,6 +41,8 @@ class DecodeChild:
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
         self._confinement: list[str] | None = None
+        self.asked = 0
+        """Files that it was given."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
@@ -82,6 +84,7 @@ class DecodeChild:
             DecoderStartError: It did not even start.
         """
         self.confinement()
+        self.asked += 1
         seconds = self._settings.decode_seconds
         request = {
             "input_size": input_size,

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from daemon.ingest.decode_process import ChildFailedError, DecodeChild, DecoderStartError
+from daemon.ingest.exchange import SHORT_OF_MEMORY
 from daemon.ingest.sandbox import KERNEL_LIMITS
 from daemon.ingest.settling import stat_key
 from daemon.messages import DecodedImage, RefusedFile, SettledFile
@@ -207,6 +208,10 @@ class DecodePool:
             return _unreadable(file, _os_reason(exc))
         finally:
             os.close(fd)
+        if answer.get("refused") == SHORT_OF_MEMORY and child.asked > 1:
+            # Pictures before it may have used the room up: only a fresh process is a fair judge.
+            child.close()
+            raise ChildFailedError(SHORT_OF_MEMORY)
         try:
             return _interpret(file, answer, payload, size)
         except (KeyError, ValueError) as exc:

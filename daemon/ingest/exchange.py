@@ -2,6 +2,10 @@
 
 import socket
 import time
+from typing import Final
+
+SHORT_OF_MEMORY: Final = "decoding it needs more memory than allowed"
+"""What a decoding process says of a picture for which it found no room."""
 
 
 def receive(connection: socket.socket, count: int, until: float | None = None) -> bytes | None:

@@ -139,10 +139,12 @@ def test_a_root_that_is_deleted_and_made_anew(watched: Watched) -> None:
     folder = watched.site.folder
     first = watched.deliver("a.jpg", "day/b.jpg")
     watched.until_there(first)
+    other = watched.site.base / "another folder"
+    other.mkdir()
     shutil.rmtree(folder)
     watched.until_state("offline")
-    (watched.site.base / "takes the inode").mkdir(exist_ok=True)
-    folder.symlink_to(watched.site.base / "takes the inode")
+    (watched.site.base / "takes the inode").mkdir()
+    folder.symlink_to(other)
     watched.until_state("offline", "Another folder")
     folder.unlink()
     second = watched.deliver("day/c.jpg")  # makes the folder
