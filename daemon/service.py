@@ -139,7 +139,7 @@ class Service:
             )
             for row in self._rows
         }
-        watched = [WatchedCamera(row.id, row.root) for row in self._rows]
+        watched = [WatchedCamera(row.id, row.root, row.name) for row in self._rows]
         recorder = Recorder(self._db, facts, clock.wall)
         self._pipeline = Pipeline(
             self._encoder.current,

@@ -265,7 +265,7 @@ class Intake:
         except OSError as exc:
             self._scans.popleft()
             self._failed_scans += 1
-            log.warning("scan of camera %d failed: %s", camera.id, exc.strerror)
+            log.warning("scan of camera %s failed: %s", camera.name, exc.strerror)
         return True
 
     def _offer_pending(self, camera: WatchedCamera, due_at: float | None) -> None:
@@ -283,7 +283,7 @@ class Intake:
             check_root(guarded)
         except RootOfflineError as exc:
             if not camera.offline:
-                log.warning("camera %d is offline: %s", camera.id, exc.summary)
+                log.warning("camera %s is offline: %s", camera.name, exc.summary)
             camera.offline = True
             return False
         if camera.offline:  # hints were dropped meanwhile

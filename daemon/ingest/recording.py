@@ -5,9 +5,7 @@ only (contract, section 2): a new frame, the same frame under a new name, an exa
 new content under an old name.
 """
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -16,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from daemon.ingest import capture_time
+from daemon.ingest.on_disk import OnDisk
 from daemon.ingest.row_values import duplicate_values, place_values, stat_values
 from daemon.messages import (
     Assignment,
@@ -26,9 +25,7 @@ from daemon.messages import (
 )
 from storage import embeddings, frames, novelty
 from storage.engine import Database
-from storage.errors import RootOfflineError
 from storage.names import FRAME, format_id
-from storage.root_guard import check_root, load_root
 
 RETRY_SECONDS = (60.0, 120.0, 300.0, 600.0, 1800.0, frames.LONGEST_WAIT_SECONDS)
 """Waits before a file that could not be examined is tried again; the last one for ever."""
@@ -65,6 +62,7 @@ class Recorder:
     ) -> None:
         self._db = db
         self._cameras = cameras
+        self._disk = OnDisk({number: facts.root for number, facts in cameras.items()})
         self._wall = wall
 
     def record(
@@ -97,7 +95,20 @@ class Recorder:
                 if ids[-1] is not None and (place.calibrates or place.novel):
                     judged.setdefault(item.image.file.camera_id, []).append(place.novel)
             self._note_limits(connection, space_id, limits or {}, judged, now)
+        self._look_again(batch)
         return ids
+
+    def _look_again(self, batch: Sequence[EncodedFrame | RefusedFile]) -> None:
+        """What was deleted while it was read: its event may have come before there was a row.
+
+        A file that is there now, after the commit, tells of its end to a watcher that finds a row.
+        """
+        items = (item if isinstance(item, RefusedFile) else item.image for item in batch)
+        gone = [item.file for item in items if not self._disk.exists(item.file, item.file.path)]
+        if gone:
+            with self._db.write() as connection:
+                for file in gone:
+                    self._vanish(connection, file)
 
     def store_banks(
         self, space_id: int, banks: Mapping[int, bytes], limits: Mapping[int, float]
@@ -176,8 +187,8 @@ class Recorder:
         frames.update_frame(connection, row.id, **values)
 
     def _vanish(self, connection: Connection, file: SettledFile) -> None:
-        """The file was not there when it was looked at; an absent root proves nothing."""
-        if not self._exists(file, file.path) and self._root_present(connection, file.camera_id):
+        """The file was not there when it was looked at."""
+        if self._disk.is_gone(connection, file):
             rows = frames.known_at(connection, file.camera_id, [file.path])
             frames.mark_missing(connection, frames.left_alone(connection, rows))
 
@@ -189,7 +200,10 @@ class Recorder:
         now: float,
         batch_ids: Sequence[int | None],
     ) -> int | None:
-        """Write one frame; its id if it is a new one with an assignment of its own."""
+        """Write one frame; its id if it is a new one with an assignment of its own.
+
+        A file that is read twice and moved or deleted meanwhile leaves nothing at its old path.
+        """
         file, sha256 = item.image.file, item.image.sha256
         vector = item.vector.astype("<f2").tobytes()
         signature = (item.image.grey, item.tiles, item.tile_shape)
@@ -201,14 +215,16 @@ class Recorder:
             frame_id = self._replace(connection, row.id, file.camera_id, file.path, now)
         elif row is not None:
             frame_id = int(row.id)
+        elif self._disk.is_gone(connection, file):
+            return None
         else:
             frame_id = frames.new_row(connection, file.camera_id, file.path, now)
         found = [
             row
             for row in frames.twins(connection, file.camera_id, sha256, frame_id)
-            if row.presence != "trashed" or not self._exists(file, row.path)
+            if row.presence != "trashed" or not self._disk.exists(file, row.path)
         ]  # what lies in the trash is no keeper; what was taken out of it is back
-        living = self._living(connection, file, found)
+        living = self._disk.living(connection, file, found)
         moved = next((row for row in found if row not in living and _may_return(row)), None)
         if moved is not None:
             frames.drop_unread(connection, frame_id)
@@ -241,31 +257,6 @@ class Recorder:
         frames.update_frame(connection, old_id, reason=reason)
         frames.release_duplicates(connection, [old_id])
         return new_id
-
-    def _living(
-        self, connection: Connection, file: SettledFile, found: Sequence[Any]
-    ) -> Sequence[Any]:
-        """The frames whose file is there, is just being moved by us, or may be there."""
-        here = [row for row in found if row.presence == "here"]
-        living = [row for row in here if row.under_way or self._exists(file, row.path)]
-        if len(living) < len(here) and not self._root_present(connection, file.camera_id):
-            return here
-        return living
-
-    def _exists(self, file: SettledFile, path: bytes) -> bool:
-        """Whether a regular file is there now; what cannot be looked at counts as there."""
-        try:
-            status = os.lstat(os.path.join(self._cameras[file.camera_id].root, path))
-        except OSError as exc:
-            return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
-        return stat.S_ISREG(status.st_mode)
-
-    def _root_present(self, connection: Connection, camera_id: int) -> bool:
-        try:
-            check_root(load_root(connection, camera_id))
-        except RootOfflineError:
-            return False
-        return True
 
     def _frame_values(
         self, connection: Connection, item: EncodedFrame, now: float

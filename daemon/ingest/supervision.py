@@ -29,6 +29,7 @@ LONGEST_RETRY_SECONDS: Final = 600.0
 `ingest.poll_seconds`, doubled each time."""
 POLL_SHARE: Final = 0.2
 """Most of the time that the scans of a polled folder may take."""
+_TROUBLE: Final = frozenset({"degraded", "offline"})
 TOLD_SECONDS: Final = 3600.0
 """How long `status` tells that events were lost."""
 
@@ -166,7 +167,7 @@ class Supervisor:
         if now < watch.retry_at:
             return
         if watch.watcher is not None:
-            log.warning("the watch of camera %d is started again", watch.camera.id)
+            log.warning("the watch of camera %s is started again", watch.camera.name)
             watch.end()
         self._start(watch, now)
         self._intake.request_scan(watch.camera.id, "watch restarted")
@@ -199,6 +200,7 @@ class Supervisor:
         except RootOfflineError as exc:
             if not (watch.root_deleted and self._adopt(guarded)):
                 return exc.summary
+            log.warning("the folder of camera %s was deleted and made anew", watch.camera.name)
             watch.camera.offline = True  # it is another folder: watched and scanned anew
         watch.root_deleted = False
         return None
@@ -220,7 +222,6 @@ class Supervisor:
             return False
         with self._db.write() as connection:
             record_root(connection, guarded.camera_id, found)
-        log.warning("the folder of camera %d was deleted and made anew", guarded.camera_id)
         return True
 
     def _start(self, watch: _Watch, now: float) -> None:
@@ -251,8 +252,11 @@ class Supervisor:
     def _store(self, watch: _Watch, state: str, reason: str | None) -> None:
         if watch.state == (state, reason):
             return
-        if state in ("degraded", "offline"):
-            log.warning("camera %d is %s: %s", watch.camera.id, state, reason)
+        told = state == "offline" and watch.camera.offline  # by the intake, which looked first
+        if state in _TROUBLE and not told:
+            log.warning("camera %s is %s: %s", watch.camera.name, state, reason)
+        elif watch.state[0] in _TROUBLE and state not in _TROUBLE:
+            log.info("camera %s is %s again", watch.camera.name, state)
         with self._db.write() as connection:
             cameras.set_state(connection, watch.camera.id, state, reason)
         watch.state = (state, reason)

@@ -12,6 +12,7 @@ class WatchedCamera:
 
     id: int
     root: bytes
+    name: str
     memory: FolderMemory = field(default_factory=FolderMemory)
     hinted: set[bytes] = field(default_factory=set)
     taken: set[bytes] = field(default_factory=set)

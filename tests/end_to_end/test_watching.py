@@ -123,6 +123,8 @@ def test_a_root_that_is_renamed_away_and_comes_back(watched: Watched) -> None:
     later = watched.deliver("day/later.jpg")
     watched.until_there(wanted | later)
     assert before.items() <= watched.ids().items()
+    assert "camera yard is offline: " in watched.daemon.said
+    assert "camera yard is learning again" in watched.daemon.said
 
 
 def test_a_root_that_is_away_for_a_moment_only(watched: Watched) -> None:
@@ -194,7 +196,7 @@ def test_instance_and_watch_limits(tmp_path: Path, encoder_cache: Path) -> None:
         wanted |= watched.deliver("new/shot.jpg")
         watched.until_there(wanted)
         watched.until_state("degraded", "max_user_watches")
-        warnings = [line for line in daemon.said.splitlines() if "camera 1" in line]
+        warnings = [line for line in daemon.said.splitlines() if "camera yard" in line]
         assert len(warnings) <= 20, warnings
     plain.verify()
 

@@ -50,7 +50,7 @@ class Line:
         settings = IngestSettings.model_validate(given)
         self.world = world
         self.down = Downstream()
-        self.camera = WatchedCamera(world.camera_id, world.root)
+        self.camera = WatchedCamera(world.camera_id, world.root, "camera")
         self.intake = Intake(
             world.db,
             settings,

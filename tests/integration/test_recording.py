@@ -257,6 +257,40 @@ def test_a_known_frame_whose_name_is_no_file_any_more_is_gone(world: World) -> N
     assert (row["state"], row["reason"]) == ("missing", "deleted")
 
 
+def test_a_file_read_twice_and_deleted_meanwhile_stays_deleted(world: World) -> None:
+    world.put("a.jpg", b"a")
+    read_again = world.frame("a.jpg")
+    world.record("a.jpg")
+    gone(world, "a.jpg")
+    world.record(read_again)
+    (row,) = world.rows()
+    assert (row["state"], row["reason"]) == ("missing", "deleted")
+
+
+def test_a_file_read_twice_and_moved_meanwhile_is_at_its_new_place_only(world: World) -> None:
+    world.put("a.jpg", b"a")
+    read_again = world.frame("a.jpg")
+    world.record("a.jpg")
+    (world.folder / "a.jpg").rename(world.folder / "b.jpg")
+    world.record("b.jpg")
+    world.record(read_again)
+    (row,) = world.rows()
+    assert (row["path"], row["state"]) == (b"b.jpg", "learning")
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_a_file_deleted_before_its_row_was_written(world: World, rejected: bool) -> None:
+    """Its event found nothing to change, so no other will tell."""
+    world.put("a.jpg", b"a")
+    item = refusal(world, "a.jpg", "broken", final=True) if rejected else world.frame("a.jpg")
+    with world.db.write() as connection:
+        frames.insert_pending(connection, world.camera_id, [b"a.jpg"], world.now)
+    (world.folder / "a.jpg").unlink()
+    world.record(item)
+    (row,) = world.rows()
+    assert (row["presence"], row["reason"]) == ("missing", "deleted")
+
+
 @pytest.mark.parametrize("stage", ["pending", "embedded"])
 def test_an_absent_root_proves_nothing(world: World, stage: str) -> None:
     world.put("a.jpg")

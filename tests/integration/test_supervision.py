@@ -28,7 +28,7 @@ class Post:
     files: list[SettledFile] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.camera = WatchedCamera(self.world.camera_id, self.world.root)
+        self.camera = WatchedCamera(self.world.camera_id, self.world.root, "camera")
         self.intake = Intake(
             self.world.db,
             self.settings,

@@ -73,7 +73,7 @@ def test_a_batch_and_a_scan_outlast_many_timeouts(
     intake = Intake(
         world.db,
         settings,
-        [WatchedCamera(world.camera_id, world.root)],
+        [WatchedCamera(world.camera_id, world.root, "camera")],
         down,
         pipeline.deliver,
         time.monotonic,

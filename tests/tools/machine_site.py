@@ -111,7 +111,7 @@ class MachineSite:
         intake = Intake(
             self.db,
             IngestSettings(settle_seconds=1.0),
-            [WatchedCamera(world.camera_id, world.root)],
+            [WatchedCamera(world.camera_id, world.root, "camera")],
             _Recording(world),
             world.record,
             lambda: next(self._ticks),
