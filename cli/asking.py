@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from cli.context import Context
 from cli.output import ProgressReport
+from storage.database_file import DATABASE_NAME, sqlite_driver
 from storage.errors import LockedError, StillwatchError
 from storage.lock import holder
 from storage.names import REQUEST, format_id
 from storage.overview import job_under_way
-from storage.reading import DATABASE_NAME, Reader, sqlite_driver
+from storage.reading import Reader
 
 POLL_SECONDS: Final = 0.1
 BUSY_TIMEOUT_SECONDS: Final = 60

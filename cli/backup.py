@@ -9,8 +9,9 @@ import typer
 from cli.context import Context, command, load_settings_of
 from cli.output import Column, Output
 from cli.review import YesOption, dry_run
+from storage.database_file import DATABASE_NAME
 from storage.errors import UsageError
-from storage.reading import DATABASE_NAME, iso_time, no_state
+from storage.reading import iso_time, no_state
 
 BACKUP_COLUMNS = (
     Column("AT", "at", is_time=True),

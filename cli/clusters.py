@@ -14,6 +14,7 @@ from storage.history import cluster_history
 from storage.listing import clusters
 from storage.names import CLUSTER, FRAME, format_id
 from storage.reading import Reader
+from storage.resolving import resolve_cluster, resolve_frame
 
 CLUSTER_COLUMNS = (
     Column("ID", "id"),
@@ -78,7 +79,7 @@ def history(
 ) -> int:
     """Tell what happened to the clusters: births, splits, merges, ends, returns, human words."""
     with Reader(context.state_dir) as reader:
-        number = None if cluster is None else reader.resolve_cluster(cluster)
+        number = None if cluster is None else resolve_cluster(reader, cluster)
         lines = cluster_history(reader, number)
     context.output.listing(HISTORY_COLUMNS, lines, empty="nothing happened to the clusters yet")
     return 0
@@ -99,7 +100,7 @@ def rename_cluster(
 ) -> int:
     """Give a cluster a name of your own (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        number = reader.resolve_cluster(cluster)
+        number = resolve_cluster(reader, cluster)
         row = reader.one("SELECT name FROM clusters WHERE id = ?", (number,))
         taken = reader.one("SELECT id FROM clusters WHERE name = ? AND id <> ?", (name, number))
     if taken is not None:
@@ -122,7 +123,7 @@ def merge_clusters(
 ) -> int:
     """Make one cluster of several; id and name of the first survive (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        into, *rest = numbers = [reader.resolve_cluster(text) for text in (cluster, *others)]
+        into, *rest = numbers = [resolve_cluster(reader, text) for text in (cluster, *others)]
         if len(set(numbers)) < len(numbers):
             raise UsageError("Name two or more different clusters.")
         for number in numbers:
@@ -154,8 +155,8 @@ def split_cluster(
 ) -> int:
     """Cut a cluster; every frame of it goes to the nearest one named (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        number = reader.resolve_cluster(cluster)
-        anchors = [reader.resolve_frame(text) for text in frames]
+        number = resolve_cluster(reader, cluster)
+        anchors = [resolve_frame(reader, text) for text in frames]
     plan = _plan_split(context.state_dir, number, anchors)
     arguments = {"cluster": number, "frames": anchors}
     return _do(context, "cluster_split", arguments, plan, yes, no_wait)
@@ -235,7 +236,7 @@ def export_clusters(
 
 def _switch(context: Context, word: str, cluster: str, off: bool, yes: bool, no_wait: bool) -> int:
     with Reader(context.state_dir) as reader:
-        number = reader.resolve_cluster(cluster)
+        number = resolve_cluster(reader, cluster)
         _check_active(reader, number)
     plan = {"cluster": format_id(CLUSTER, number), f"{word}": not off}
     return _do(context, f"cluster_{word}", {"cluster": number, "on": not off}, plan, yes, no_wait)

@@ -192,7 +192,7 @@ def _require_sound_database(state_dir: Path) -> None:
         DamagedDatabaseError: It is one.
     """
     from storage.backup import check_file
-    from storage.reading import DATABASE_NAME
+    from storage.database_file import DATABASE_NAME
 
     path = state_dir / DATABASE_NAME
     if path.exists():

@@ -15,6 +15,7 @@ from storage.listing import dedup_plan, newest_dedup_run, run_entries
 from storage.names import FRAME, RUN, format_id
 from storage.plan_diff import plan_diff
 from storage.reading import Reader
+from storage.resolving import resolve_frame, resolve_id
 
 ENTRY_COLUMNS = (
     Column("FRAME", "frame"),
@@ -142,7 +143,7 @@ def apply(
 
 
 def _dedup_run(reader: Reader, text: str | None) -> int:
-    number = newest_dedup_run(reader) if text is None else reader.resolve(RUN, text)
+    number = newest_dedup_run(reader) if text is None else resolve_id(reader, RUN, text)
     if number is None:
         raise NotFoundError(
             "There is no dedup plan yet.", hint="`stillwatch dedup plan --new` makes one."
@@ -228,7 +229,7 @@ def keep(
 ) -> int:
     """Pin frames: they stay, whatever the change test says (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        numbers = list(dict.fromkeys(reader.resolve_frame(text) for text in frames))
+        numbers = list(dict.fromkeys(resolve_frame(reader, text) for text in frames))
     if not yes:
         ids = [format_id(FRAME, number) for number in numbers]
         return dry_run(context.output, {"decision": "keep", "frames": ids})
@@ -248,7 +249,7 @@ def apart(
 ) -> int:
     """Say that two frames are no duplicates of each other (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        pair = {"frame": reader.resolve_frame(frame), "keeper": reader.resolve_frame(keeper)}
+        pair = {"frame": resolve_frame(reader, frame), "keeper": resolve_frame(reader, keeper)}
     if not yes:
         ids = {key: format_id(FRAME, number) for key, number in pair.items()}
         return dry_run(context.output, {"decision": "apart", **ids})
@@ -266,7 +267,7 @@ def keeper(
     Frames of the group that show no change from it follow it, the others are kept.
     """
     with Reader(context.state_dir) as reader:
-        number = reader.resolve_frame(frame)
+        number = resolve_frame(reader, frame)
     if not yes:
         return dry_run(context.output, {"decision": "keeper", "frame": format_id(FRAME, number)})
     answer = ask(context, "dedup_keeper", {"frame": number}, wait=not no_wait)

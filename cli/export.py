@@ -22,6 +22,7 @@ from storage.errors import FolderError, StillwatchError, UsageError
 from storage.listing import clusters
 from storage.names import CLUSTER, FRAME, display_path, format_id
 from storage.reading import Reader
+from storage.resolving import resolve_cluster
 
 TABLE_NAME: Final = "clusters.csv"
 PLOT_NAME: Final = "counts.png"
@@ -60,7 +61,7 @@ def export(
         context.config or default_path(context.state_dir), required=context.config is not None
     )
     with Reader(context.state_dir) as reader:
-        wanted = None if cluster is None else format_id(CLUSTER, reader.resolve_cluster(cluster))
+        wanted = None if cluster is None else format_id(CLUSTER, resolve_cluster(reader, cluster))
         chosen = [row for row in clusters(reader) if wanted is None or row["id"] == wanted]
         if wanted is not None and not chosen:
             raise UsageError(f"{wanted} has ended.", hint="`stillwatch clusters` lists the others.")

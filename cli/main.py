@@ -17,6 +17,7 @@ from cli import (
     analyse,
     clusters,
     dedup,
+    frames,
     maintain,
     prune,
     report,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for module in (
     run,
     status,
+    frames,
     clusters,
     review,
     similar,

@@ -13,6 +13,7 @@ from storage.errors import ConflictError
 from storage.listing import run_entries, runs
 from storage.names import RUN, format_id
 from storage.reading import Reader
+from storage.resolving import resolve_id
 
 RUN_COLUMNS = (
     Column("ID", "id"),
@@ -58,7 +59,7 @@ def undo(
 ) -> int:
     """Take a run back: every file under its old name, or a decision undone (needs --yes)."""
     with Reader(context.state_dir) as reader:
-        number = reader.resolve(RUN, run)
+        number = resolve_id(reader, RUN, run)
         row = reader.one("SELECT kind, state FROM runs WHERE id = ?", (number,))
         entries = [entry for entry in run_entries(reader, number) if entry["state"] == "applied"]
     if row["kind"] in ("recluster", "pool"):

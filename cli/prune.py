@@ -14,6 +14,7 @@ from storage.errors import ConflictError
 from storage.listing import frame_row
 from storage.names import FRAME, format_id, path_fields
 from storage.reading import Reader
+from storage.resolving import resolve_id
 
 if TYPE_CHECKING:
     from daemon.settings import PruneSettings
@@ -153,7 +154,7 @@ def restore(
 ) -> int:
     """Bring a frame back from the trash to its place and keep it (a dry run without --yes)."""
     with Reader(context.state_dir) as reader:
-        number = reader.resolve(FRAME, frame)
+        number = resolve_id(reader, FRAME, frame)
         row = frame_row(reader, number)
     if row["state"] != "trashed":
         raise ConflictError(

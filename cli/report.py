@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.context import Context, command
+from cli.filters import parse_since
 from cli.output import Column, Output, printable
 from cli.screen import human_bytes
-from cli.status import parse_since
 from storage.errors import FolderError, UsageError
 from storage.reading import Reader
 from storage.reduction import reduction

@@ -7,12 +7,13 @@ import typer
 
 from cli.asking import Answer, ask
 from cli.context import Context, command
+from cli.frames import FRAME_COLUMNS
 from cli.output import Column, Output
-from cli.status import FRAME_COLUMNS
 from storage.errors import ConflictError
 from storage.listing import frame_row, novelties
 from storage.names import FRAME, format_id
 from storage.reading import Reader
+from storage.resolving import resolve_frame
 
 NOVEL_COLUMNS = (
     *FRAME_COLUMNS[:1],
@@ -71,7 +72,7 @@ def dismiss(
 
 def _decide(context: Context, kind: str, texts: list[str], *, yes: bool, wait: bool) -> int:
     with Reader(context.state_dir) as reader:
-        numbers = list(dict.fromkeys(reader.resolve_frame(text) for text in texts))
+        numbers = list(dict.fromkeys(resolve_frame(reader, text) for text in texts))
         for number in numbers:
             state = frame_row(reader, number)["state"]
             if state != "novel":

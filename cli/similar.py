@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.context import Context, command
+from cli.filters import parse_since, parse_until, require_camera, split_states
 from cli.output import Column
-from cli.status import parse_since, parse_until, split_states
-from storage.errors import NotFoundError, UsageError
+from storage.errors import UsageError
 from storage.reading import Reader
+from storage.resolving import resolve_cluster
 from storage.states import STATES
 
 if TYPE_CHECKING:
@@ -128,11 +129,8 @@ def _filters(
 
     now = time.time()
     with Reader(context.state_dir) as reader:
-        if camera is not None and not reader.one("SELECT 1 FROM cameras WHERE name = ?", (camera,)):
-            raise NotFoundError(
-                f"There is no camera {camera}.", hint="`stillwatch status` lists them."
-            )
-        number = None if cluster is None else reader.resolve_cluster(cluster)
+        require_camera(reader, camera)
+        number = None if cluster is None else resolve_cluster(reader, cluster)
     return Filters(
         camera=camera,
         cluster=number,

@@ -19,6 +19,7 @@ from storage.names import CLUSTER, FRAME, format_id, path_fields
 from storage.neighbours import Snapshot, write_snapshot
 from storage.projection import SAMPLE_ROWS, FloatArray, fit_projection, unit_length
 from storage.reading import Reader
+from storage.resolving import resolve_frame
 
 IntArray = NDArray[np.int64]
 
@@ -266,7 +267,7 @@ def _vector(
 ) -> tuple[FloatArray, int | None]:
     """The vector of what was named, unit length, and its number if it is a frame."""
     try:
-        number = reader.resolve_frame(image)
+        number = resolve_frame(reader, image)
     except NotFoundError:
         if not Path(image).is_file():
             raise NotFoundError(

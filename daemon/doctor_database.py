@@ -8,6 +8,7 @@ from typing import Final
 
 from daemon.findings import Check, Status, human_bytes
 from storage.backup import BackupFile, backup_folder, list_backups
+from storage.database_file import DATABASE_NAME
 from storage.errors import (
     DamagedDatabaseError,
     FolderError,
@@ -17,7 +18,7 @@ from storage.errors import (
     StillwatchError,
 )
 from storage.lock import holder
-from storage.reading import DATABASE_NAME, KNOWN_REVISION, Reader
+from storage.reading import KNOWN_REVISION, Reader
 from storage.soundness import fault_of
 
 _OLD_BACKUP_SECONDS: Final = 3 * 86400.0

@@ -40,7 +40,7 @@ def examine_program() -> Iterator[Check]:
 
 def examine_sqlite() -> Iterator[Check]:
     """Whether this SQLite is free of the WAL-reset bug."""
-    from storage.engine import sqlite_driver, wal_is_safe
+    from storage.database_file import sqlite_driver, wal_is_safe
 
     version = sqlite_driver().sqlite_version
     if wal_is_safe():

@@ -11,7 +11,8 @@ from daemon.reconciling import Progress, Reconciled, reconcile
 from daemon.settings import Settings
 from storage import meta
 from storage.backup import BackupFile, backup_folder, check_file, list_backups
-from storage.engine import DATABASE_NAME, Database
+from storage.database_file import DATABASE_NAME
+from storage.engine import Database
 from storage.errors import NotFoundError, StillwatchError
 from storage.journal import recover
 from storage.lock import StateLock

@@ -9,6 +9,7 @@ moved, recorded or forgotten a file meanwhile.
 import os
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -124,21 +125,24 @@ class FolderCheck:
     def _look_at_own(self, path: bytes, entry: os.DirEntry[str]) -> None:
         if path.rpartition(b"/")[2].startswith(MARKER_NAME) or path in self._own:
             return
-        self.found.foreign.append((path, entry.stat(follow_symlinks=False).st_size))
+        with suppress(FileNotFoundError):  # moved or deleted since the folder was listed
+            self.found.foreign.append((path, entry.stat(follow_symlinks=False).st_size))
 
     def _fits(self, row: Any, folder_fd: int, entry: os.DirEntry[str]) -> bool:
-        """Whether the file is the one of its row; its content is counted if it is."""
+        """Whether the file is the one of its row; its content is counted if it is.
+
+        One that cannot be looked at, or is gone since its folder was listed, is looked at again.
+        """
         if row.stage == "pending" or row.sha256 is None:
             return True
-        status = entry.stat(follow_symlinks=False)
-        if not (self._quick and is_unchanged(row, status)):
-            self._tally.hashed += 1
-            try:
-                digest = digest_and_close(os.open(entry.name, OPEN_FLAGS, dir_fd=folder_fd))
-            except OSError:
-                return False
-            if digest != row.sha256:
-                return False
+        try:
+            if not (self._quick and is_unchanged(row, entry.stat(follow_symlinks=False))):
+                self._tally.hashed += 1
+                opened = os.open(entry.name, OPEN_FLAGS, dir_fd=folder_fd)
+                if digest_and_close(opened) != row.sha256:
+                    return False
+        except OSError:
+            return False
         self._tally.contents.add(row.sha256)
         return True
 
@@ -160,7 +164,10 @@ def confirmed(
     for path in found.paths:
         if path in expected or _has_row(connection, camera.id, path):
             continue
-        status = status_at(root_fd, path)
+        try:
+            status = status_at(root_fd, path)
+        except (OSError, FilingError):
+            continue  # its folder was closed since it was walked: the next walk tells that
         if status is None or time.time() - status.st_ctime < YOUNG_SECONDS:
             continue
         text = (
@@ -196,6 +203,8 @@ def _judged_row(
     try:
         status = status_at(root_fd, row.path)
         digest = None if status is None else content_at(root_fd, row.path)
+    except FileNotFoundError:
+        status = digest = None  # it went between the two looks
     except (OSError, FilingError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else exc.summary
         if row.stage == "pending":

@@ -48,6 +48,9 @@ class Stage:
 class VitalSigns:
     """The stages of a running daemon.
 
+    The main loop is none of them and needs no sign of its own: it is what asks here and feeds the
+    watchdog, so while it hangs there is no feed. No alarm is told then, for nobody is left to ask.
+
     Args:
         stages: All of them, in the order of the flow.
         alarm: Told once, in words, when a stage has stalled; and when it goes on again.

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from storage.database_file import DATABASE_NAME, sqlite_driver
 from storage.durable_files import sync
 from storage.errors import ConflictError, DamagedDatabaseError, DiskFullError, FolderError
-from storage.reading import DATABASE_NAME, sqlite_driver
 from storage.soundness import fault_of
 
 BACKUP_FOLDER: Final = "backups"

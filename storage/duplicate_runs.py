@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, exists, select, update
 from sqlalchemy.orm import aliased
 
-from storage import frames, meta
+from storage import duplicate_links, frames, meta
 from storage.dedup import ORDER_COLUMNS, clear_verdicts, keepers_of, order_key
 from storage.models import Frame, PlanEntry, Signature
 
@@ -99,7 +99,7 @@ def release_orphans(connection: Connection) -> int:
     )
     gone = [int(i) for i in connection.execute(query).scalars() if i is not None]
     for start in range(0, len(gone), 500):
-        frames.release_duplicates(connection, gone[start : start + 500])
+        duplicate_links.release_duplicates(connection, gone[start : start + 500])
     return len(gone)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from storage.names import CLUSTER, FRAME, RUN, display_path, format_id, path_fields
 from storage.reading import Reader, iso_time
+from storage.resolving import not_found
 
 _FRAME_SQL: Final = (
     "SELECT f.*, camera.name AS camera_name, camera.root AS camera_root,"
@@ -56,7 +57,7 @@ def frame_row(reader: Reader, number: int) -> Any:
     """
     row = reader.one(f"{_FRAME_SQL} WHERE f.id = ?", (number,))
     if row is None:
-        raise reader.not_found(FRAME, f"{FRAME}{number}")
+        raise not_found(FRAME, f"{FRAME}{number}")
     return row
 
 

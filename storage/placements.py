@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select, text
 
+from storage.database_file import sqlite_driver
 from storage.decisions import DecidedPlaces
-from storage.engine import sqlite_driver
 from storage.models import Frame
 
 DECIMALS: Final = 4

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from storage.backup import backup_folder, check_file, copy_database, list_backups
+from storage.database_file import DATABASE_NAME, sqlite_driver
 from storage.durable_files import sync
 from storage.errors import FolderError, NewerSchemaError
 from storage.file_moves import rename_noreplace
 from storage.modes import private_mode
-from storage.reading import DATABASE_NAME, KNOWN_REVISION, sqlite_driver
+from storage.reading import KNOWN_REVISION
 
 LOGS: Final = ("-wal", "-shm", "-journal")
 _ASIDE: Final = f"{DATABASE_NAME}.aside-"

@@ -2,17 +2,18 @@
 
 Plain DB-API, no ORM, so that a question is answered in a tenth of a second whether or not a
 daemon runs. A `Reader` sees one moment (one read transaction); open a new one to see a later
-moment. storage/listing.py and storage/overview.py make the contract's objects from it.
+moment. storage/listing.py and storage/overview.py make the contract's objects from it,
+storage/resolving.py finds the row that an id, name or path means.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 
+from storage.database_file import DATABASE_NAME, log_of, sqlite_driver
 from storage.errors import (
     DamagedDatabaseError,
     DiskFullError,
@@ -20,29 +21,12 @@ from storage.errors import (
     LockedError,
     NewerSchemaError,
     NoStateError,
-    NotFoundError,
     StillwatchError,
-    UsageError,
 )
-from storage.names import CLUSTER, FRAME, RUN
 from storage.reserve import has_no_room
 
-DATABASE_NAME: Final = "stillwatch.db"
 KNOWN_REVISION: Final = "0003"
 BUSY_TIMEOUT_SECONDS: Final = 20
-
-_TABLES: Final = {FRAME: "frames", CLUSTER: "clusters", RUN: "runs"}
-_WORDS: Final = {FRAME: "frame", CLUSTER: "cluster", RUN: "run"}
-
-
-def sqlite_driver() -> ModuleType:
-    """The DB-API module: pysqlite3 (a recent SQLite) where it is installed, else the stdlib's."""
-    try:
-        import pysqlite3.dbapi2 as driver
-    except ImportError:
-        import sqlite3 as driver
-    module: ModuleType = driver
-    return module
 
 
 def iso_time(seconds: float | None) -> str | None:
@@ -111,7 +95,7 @@ class Reader:
     def _may_be_written(self) -> bool:
         """Whether a writer may be using a log; an empty one on a full disk is none."""
         try:
-            size = self.path.with_name(f"{DATABASE_NAME}-wal").stat().st_size
+            size = log_of(self.path).stat().st_size
         except FileNotFoundError:
             return False
         return size > 0 or not has_no_room(self.path.parent)
@@ -210,74 +194,6 @@ class Reader:
             return json.loads(row["value"])
         except ValueError:
             return row["value"]
-
-    def resolve(self, kind: str, text: str) -> int:
-        """The number of the id `text`, which may be a unique prefix; an exact id wins.
-
-        Args:
-            kind: `FRAME`, `CLUSTER` or `RUN` of storage.names.
-            text: `f12`, `12`, or a beginning of it such as `f1`.
-
-        Raises:
-            NotFoundError: No such id.
-            UsageError: Several ids begin so.
-        """
-        digits = text.removeprefix(kind)
-        if not (digits.isascii() and digits.isdigit()) or digits.startswith("0"):
-            raise self.not_found(kind, text)
-        table = _TABLES[kind]
-        # Longer digits than any 64-bit id cannot name a row, nor be bound.
-        exact = len(digits) < 19 and self.one(f"SELECT 1 FROM {table} WHERE id = ?", (int(digits),))
-        if exact:
-            return int(digits)
-        found = list(
-            self.rows(
-                f"SELECT id FROM {table} WHERE CAST(id AS TEXT) LIKE ? ORDER BY id LIMIT 3",
-                (f"{digits}%",),
-            )
-        )
-        if not found:
-            raise self.not_found(kind, text)
-        if len(found) > 1:
-            some = ", ".join(f"{kind}{row['id']}" for row in found)
-            raise UsageError(
-                f"More than one {_WORDS[kind]} begins with {text}.", hint=f"Among them: {some}."
-            )
-        return int(found[0]["id"])
-
-    def not_found(self, kind: str, text: str) -> NotFoundError:
-        """The error that says that `text` names no row."""
-        plural = f"{_WORDS[kind]}s"
-        return NotFoundError(
-            f"There is no {_WORDS[kind]} {text}.",
-            hint=f"`stillwatch {plural}` lists them"
-            + (", by id (f70) and path; name it by either." if kind == FRAME else "."),
-        )
-
-    def resolve_cluster(self, text: str) -> int:
-        """The number of a cluster given by id, unique prefix or name; a name wins."""
-        row = self.one("SELECT id FROM clusters WHERE name = ?", (text,))
-        return int(row["id"]) if row is not None else self.resolve(CLUSTER, text)
-
-    def resolve_frame(self, text: str) -> int:
-        """The number of a frame given by id, unique prefix, or path of its file."""
-        number = self.frame_at(Path(text))
-        return self.resolve(FRAME, text) if number is None else number
-
-    def frame_at(self, file: Path) -> int | None:
-        """The frame whose file this is now, or None; the file is not touched."""
-        wanted = os.fsencode(file.absolute())
-        for camera in self.rows("SELECT id, root FROM cameras"):
-            prefix = bytes(camera["root"]).rstrip(b"/") + b"/"
-            if not wanted.startswith(prefix):
-                continue
-            row = self.one(
-                "SELECT id FROM frames WHERE camera_id = ? AND path = ? AND presence = 'here'",
-                (camera["id"], wanted[len(prefix) :]),
-            )
-            if row is not None:
-                return int(row["id"])
-        return None
 
 
 def no_state(state_dir: Path) -> NoStateError:

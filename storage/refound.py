@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage import frames, uptime
+from storage import duplicate_links, frames, uptime
 from storage.file_facts import FileFacts
 from storage.filing_rows import moving_frames
 from storage.models import Frame, JournalEntry
@@ -117,7 +117,7 @@ def place_frames(
             values |= {"trashed_at": None, "trashed_uptime": None}
         values["reason"] = one.frame.reason if one.frame.presence == "here" else None
         connection.execute(update(Frame).where(Frame.id == one.frame.id).values(values))
-    frames.release_duplicates(connection, lost_as_keepers)
+    duplicate_links.release_duplicates(connection, lost_as_keepers)
 
 
 def record_links(

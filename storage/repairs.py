@@ -6,7 +6,7 @@ where the rows are in order by now.
 
 from sqlalchemy import Connection, delete, select, text
 
-from storage import frames, trash
+from storage import duplicate_links, frames, trash
 from storage.file_facts import FileFacts
 from storage.filing_rows import moving_frames, path_recorded
 from storage.models import Embedding, Frame, Signature
@@ -73,7 +73,7 @@ def replace_content(connection: Connection, frame_id: int, path: bytes, now: flo
     new_id = frames.new_row(connection, camera_id, path, now)
     reason = f"replaced by {format_id(FRAME, new_id)}"
     frames.update_frame(connection, frame_id, reason=reason)
-    frames.release_duplicates(connection, [frame_id])
+    duplicate_links.release_duplicates(connection, [frame_id])
     return True
 
 
@@ -87,7 +87,7 @@ def release(connection: Connection, frame_id: int) -> bool:
         select(*columns, Frame.presence).where(Frame.id == frame.duplicate_of)
     ).first()
     if keeper is None or keeper.presence != "here":
-        frames.release_duplicates(connection, [frame.duplicate_of])
+        duplicate_links.release_duplicates(connection, [frame.duplicate_of])
         return True
     if keeper.duplicate_kind != frame.duplicate_kind:
         return False

@@ -1,8 +1,6 @@
-"""Runs and the entries of their plans: create, find, list, and the state that follows from them."""
+"""Runs: create, find, list, begin and end their work, and the state that follows from it."""
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
@@ -10,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from storage.errors import NotFoundError
 from storage.models import PlanEntry, Run
 from storage.names import RUN, format_id
+from storage.plan_entries import NewEntry, digest_of_entries, store_entries
 
 RunKind = Literal[
     "recluster", "dedup", "filing", "decision", "pool", "encoder", "folders", "trash", "prune"
@@ -20,33 +19,6 @@ _MOVING: Final = ("dedup", "filing", "folders", "trash", "prune")
 """Kinds whose entries are operations on files."""
 _AT_ONCE: Final = ("trash", "prune")
 """Kinds that are planned and worked off in one go."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEntry:
-    """One frame of a new plan. `target` None: decided when the plan is applied."""
-
-    frame_id: int
-    reason: str
-    keeper_id: int | None = None
-    target: bytes | None = None
-    sha256: bytes | None = None
-    size: int | None = None
-    distance: float | None = None
-    change_score: float | None = None
-    action: str = "file"
-
-
-def digest_of_entries(entries: Sequence[NewEntry]) -> str:
-    """SHA-256 over what a plan would do, whatever the order of its entries and its numbers."""
-    digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda e: e.frame_id):
-        digest.update(
-            repr(
-                (entry.frame_id, entry.keeper_id, entry.action, entry.target, entry.sha256)
-            ).encode()
-        )
-    return digest.hexdigest()
 
 
 def create_run(
@@ -65,12 +37,9 @@ def create_run(
     of a plan to file only one that is still `planned` is used again.
     """
     digest = digest_of_entries(entries)
-    newest = newest_run(connection, kind)
-    if newest is not None and newest["digest"] == digest:
-        unused = kind in ("filing", "folders") and newest["state"] == "planned"
-        same = kind == "dedup" or unused
-        if same:
-            return int(newest["id"])
+    known = _run_of_same_plan(connection, kind, digest)
+    if known is not None:
+        return known
     query = (
         insert(Run)
         .values(
@@ -86,14 +55,19 @@ def create_run(
         .returning(Run.id)
     )
     run_id = connection.execute(query).scalar_one()
-    if entries:
-        rows = [{"run_id": run_id, "state": "planned"} | _columns(entry) for entry in entries]
-        connection.execute(insert(PlanEntry), rows)
+    store_entries(connection, run_id, entries)
     return run_id
 
 
-def _columns(entry: NewEntry) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+def _run_of_same_plan(connection: Connection, kind: RunKind, digest: str) -> int | None:
+    """The newest run of a kind, if it stands for a plan with this digest as well; else None."""
+    newest = newest_run(connection, kind)
+    if newest is not None and newest["digest"] == digest:
+        unused = kind in ("filing", "folders") and newest["state"] == "planned"
+        same = kind == "dedup" or unused
+        if same:
+            return int(newest["id"])
+    return None
 
 
 def get_run(connection: Connection, run_id: int) -> RowMapping:
@@ -129,15 +103,6 @@ def newest_run(connection: Connection, kind: RunKind) -> RowMapping | None:
         .order_by(table.c.id.desc())
     )
     return connection.execute(query.limit(1)).mappings().one_or_none()
-
-
-def entries_of(connection: Connection, run_id: int, *states: str) -> list[RowMapping]:
-    """The entries of a run in the order of their creation, in the given states (none: all)."""
-    table = PlanEntry.__table__
-    query = select(table).where(table.c.run_id == run_id).order_by(table.c.id)
-    if states:
-        query = query.where(table.c.state.in_(states))
-    return list(connection.execute(query).mappings())
 
 
 def mark_entry(connection: Connection, entry_id: int, state: str, outcome: str | None) -> None:

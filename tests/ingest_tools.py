@@ -15,7 +15,9 @@ from PIL import Image
 from sqlalchemy import RowMapping, text
 
 from daemon.cameras import ChosenCamera, register
-from daemon.ingest.recording import CameraFacts, EncodedFrame, Recorder
+from daemon.ingest.encoding import EncodedFrame
+from daemon.ingest.frame_writing import CameraFacts
+from daemon.ingest.recording import Recorder
 from daemon.ingest.settling import stat_key
 from daemon.messages import Assignment, DecodedImage, RefusedFile, SettledFile
 from storage import embeddings, frames

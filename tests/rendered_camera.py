@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.dedup.grouping import JudgeSettings, judge_camera
+from daemon.dedup.comparing import JudgeSettings
+from daemon.dedup.grouping import judge_camera
 from daemon.messages import ByteArray, CameraVerdicts, JudgedFrame
 
 HEIGHT, WIDTH = 96, 160

@@ -8,12 +8,18 @@ announced on each return, or no promise could be kept (docs/adr/0008-novelty.md)
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.clustering.calibration import FARTHEST, limit_score
+from daemon.clustering.answers import (
+    UNJUDGED,
+    by_clusters_alone,
+    judged,
+    same_view,
+    shared_cluster,
+)
+from daemon.clustering.calibration import limit_score
 from daemon.clustering.camera_judge import CameraJudge, Sight
 from daemon.clustering.novelty_event import Ruling, View
 from daemon.clustering.places import PatchBank, PlaceScore
@@ -26,8 +32,6 @@ from daemon.clustering.references import (
 )
 from daemon.messages import ArrivingFrame, Assignment, CameraNovelty, FloatArray, References
 from storage.errors import EncoderMismatchError
-
-UNJUDGED: Final = Assignment(cluster_id=None, novel=False)
 
 
 class OnlineNovelty:
@@ -143,23 +147,10 @@ class OnlineNovelty:
             limit that all cameras' scores give, else novel.
         """
         limit = limit_score(self._known.scores, self._rate)
-        return [self._look(vector, limit) for vector in vectors]
-
-    def _look(self, vector: FloatArray, limit: float) -> Assignment:
-        near = self._references.nearest_clustered(vector)
-        if near is None:
-            return UNJUDGED
-        max_distance = min(FARTHEST, near.scale * limit)
-        novel = near.distance > max_distance
-        return Assignment(
-            cluster_id=None if novel else near.cluster_id,
-            novel=novel,
-            distance=near.distance,
-            max_distance=max_distance,
-            nearest_frame_id=near.frame_id,
-            nearest_cluster_id=near.cluster_id,
-            novelty="scene" if novel else None,
-        )
+        return [
+            by_clusters_alone(self._references.nearest_clustered(vector), limit)
+            for vector in vectors
+        ]
 
     def camera(self, camera_id: int) -> CameraNovelty:
         """What is known of a camera now, to be stored; its bank makes this cost milliseconds."""
@@ -204,26 +195,37 @@ class OnlineNovelty:
             place = bank.score(frame.tiles)
         again = self._seen_in_event(judge, frame.vector, near)
         if again is None:
-            sight = self._sight(judge, near, frame.vector, place)
-            ruling = judge.rule(sight)
-            judge.learn(sight, ruling)
-            cluster_id = _cluster_of(near, sight, ruling)
-            reference = None
-            if not sight.burst:
-                # a doubtful frame must not carry a loose scale any further
-                loose = cluster_id == NO_CLUSTER
-                scale = min(near.scale, self._known.usual) if loose else near.scale
-                reference = Reference(frame.vector, cluster_id, scale, position)
-            self._grow(judge, sight, ruling, near, reference)
-            answer = self._assignment(near, cluster_id, sight, ruling, place, reference)
+            answer = self._judge(judge, position, frame.vector, near, place)
         else:
             judge.join_event(None, again.ruling, like_event=True)
-            answer = self._same_view(near, again)
+            answer = same_view(near, again)
         if frame.tiles is not None and answer.novel:
             bank.withhold(frame.tiles)
         elif frame.tiles is not None:
             bank.grow(frame.tiles)
         return answer
+
+    def _judge(
+        self,
+        judge: CameraJudge,
+        position: int,
+        vector: FloatArray,
+        near: Nearest,
+        place: PlaceScore | None,
+    ) -> Assignment:
+        """The verdict on a frame that shows no view of the open event again; learn from it."""
+        sight = self._sight(judge, near, vector, place)
+        ruling = judge.rule(sight)
+        judge.learn(sight, ruling)
+        cluster_id = shared_cluster(near, sight, ruling)
+        reference = None
+        if not sight.burst:
+            # a doubtful frame must not carry a loose scale any further
+            loose = cluster_id == NO_CLUSTER
+            scale = min(near.scale, self._known.usual) if loose else near.scale
+            reference = Reference(vector, cluster_id, scale, position)
+        self._grow(judge, sight, ruling, near, reference)
+        return judged(near, cluster_id, sight, ruling, place, reference)
 
     def _seen_in_event(self, judge: CameraJudge, vector: FloatArray, near: Nearest) -> View | None:
         """The view of the open event that a frame is another frame of, if any."""
@@ -266,52 +268,3 @@ class OnlineNovelty:
             self._references.add(judge.join_event(view, ruling, like_event=like_event))
         if new is not None and view is None:
             self._references.add([new])
-
-    def _assignment(
-        self,
-        near: Nearest,
-        cluster_id: int,
-        sight: Sight,
-        ruling: Ruling,
-        place: PlaceScore | None,
-        reference: Reference | None,
-    ) -> Assignment:
-        return Assignment(
-            cluster_id=cluster_id if cluster_id != NO_CLUSTER else None,
-            novel=ruling.novelty is not None,
-            distance=near.distance,
-            max_distance=ruling.max_distance,
-            p_value=ruling.p_value,
-            nearest_frame_id=near.frame_id,
-            nearest_cluster_id=near.cluster_id if near.cluster_id != NO_CLUSTER else None,
-            novelty=ruling.novelty,
-            alpha=ruling.alpha,
-            scene_score=None if sight.burst else near.distance / near.scale,
-            place_score=sight.place_score,
-            novel_tile=place.tile if place is not None and ruling.novelty == "place" else None,
-            calibrates=not ruling.lasting and not (sight.burst and place is None),
-            representative=reference is not None,
-            scale=None if reference is None else reference.scale,
-            nearest_in_batch=near.position,
-        )
-
-    def _same_view(self, near: Nearest, view: View) -> Assignment:
-        """One view, one verdict: that of its first frame."""
-        return Assignment(
-            cluster_id=None,
-            novel=True,
-            distance=view.distance,
-            max_distance=view.ruling.max_distance,
-            p_value=view.ruling.p_value,
-            nearest_frame_id=near.frame_id,
-            nearest_cluster_id=near.cluster_id if near.cluster_id != NO_CLUSTER else None,
-            novelty="scene",
-            alpha=view.ruling.alpha,
-            nearest_in_batch=near.position,
-        )
-
-
-def _cluster_of(near: Nearest, sight: Sight, ruling: Ruling) -> int:
-    """The cluster that a frame shares with its nearest reference, by the promised rate."""
-    known = sight.burst or near.distance <= near.scale * ruling.usual_score
-    return near.cluster_id if known and ruling.novelty != "scene" else NO_CLUSTER

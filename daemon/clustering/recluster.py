@@ -1,13 +1,14 @@
 """Reclustering: descriptors in, the whole new clustering out; a pure function over arrays."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.clustering.calibration import calibrate
+from daemon.clustering.calibration import Calibration, calibrate
 from daemon.clustering.density import DensityClustering
 from daemon.clustering.space import UnitRows
 from daemon.clustering.stages import Progress, Stages
@@ -17,10 +18,21 @@ from daemon.clustering.surroundings import (
     same_cluster_distances,
 )
 from daemon.clustering.workers import one_thread_each
-from daemon.messages import Clustering
+from daemon.messages import Clustering, FloatArray
 
 Relabel = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
 """Labels (n,) and the representatives' rows -> labels (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measures:
+    """What is measured of clusters; arrays (n,), NaN but for representatives, as in Clustering."""
+
+    medoids: Mapping[int, int]
+    usual: Calibration
+    nearest: FloatArray
+    scales: NDArray[np.float64]
+    left_out: FloatArray
 
 
 def recluster(
@@ -68,37 +80,46 @@ def recluster(
     bursts, labels = model.bursts_, model.labels_
     if relabel is not None:
         labels = relabel(labels, bursts.rows)
-    stages = Stages(progress)
-    stages.begin("measuring clusters")
-    rows = UnitRows(vectors)
-    with one_thread_each():
-        own = labels[bursts.rows]
-        around = same_cluster_distances(
-            rows, bursts.rows, own, model.neighbours_, exact_representatives=model.exact_rows
-        )
-        noise = np.flatnonzero(own < 0)
-        around.distances[noise] = any_cluster_distances(rows, bursts.rows, noise, model.neighbours_)
-        medoids = find_medoids(rows, labels)
-    usual = calibrate(around.distances, around.nearest, own, collapse_distance)
-    nearest = np.full(len(labels), np.nan, dtype=np.float32)
-    nearest[bursts.rows] = np.where(own < 0, np.nan, around.distances[:, 0])
-    scales = np.full(len(labels), np.nan)
-    scales[bursts.rows] = usual.scales
-    left_out = np.full(len(labels), np.nan, dtype=np.float32)
-    left_out[bursts.rows] = usual.left_out
+    Stages(progress).begin("measuring clusters")
+    measures = _measure(UnitRows(vectors), model, labels, collapse_distance)
     return Clustering(
         labels=labels,
         membership=model.probabilities_,
         outlier_scores=model.outlier_scores_,
         weights=bursts.weights,
-        medoids=medoids,
-        scales=usual.cluster_scales,
-        scores=usual.scores,
+        medoids=measures.medoids,
+        scales=measures.usual.cluster_scales,
+        scores=measures.usual.scores,
         seconds=clock() - started,
         representative=bursts.representative,
         distances=bursts.distances,
-        nearest=nearest,
-        usual=usual.usual,
-        representative_scales=scales,
-        representative_scores=left_out,
+        nearest=measures.nearest,
+        usual=measures.usual.usual,
+        representative_scales=measures.scales,
+        representative_scores=measures.left_out,
     )
+
+
+def _measure(
+    rows: UnitRows, model: DensityClustering, labels: NDArray[np.int64], collapse_distance: float
+) -> _Measures:
+    """Measure the clusters that hold, by their representatives and the medoids."""
+    representatives = model.bursts_.rows
+    own = labels[representatives]
+    with one_thread_each():
+        around = same_cluster_distances(
+            rows, representatives, own, model.neighbours_, exact_representatives=model.exact_rows
+        )
+        noise = np.flatnonzero(own < 0)
+        around.distances[noise] = any_cluster_distances(
+            rows, representatives, noise, model.neighbours_
+        )
+        medoids = find_medoids(rows, labels)
+    usual = calibrate(around.distances, around.nearest, own, collapse_distance)
+    nearest = np.full(len(labels), np.nan, dtype=np.float32)
+    nearest[representatives] = np.where(own < 0, np.nan, around.distances[:, 0])
+    scales = np.full(len(labels), np.nan)
+    scales[representatives] = usual.scales
+    left_out = np.full(len(labels), np.nan, dtype=np.float32)
+    left_out[representatives] = usual.left_out
+    return _Measures(medoids, usual, nearest, scales, left_out)

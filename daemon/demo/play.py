@@ -14,7 +14,7 @@ from typing import Final
 
 from daemon.demo.camera import SimulatedCamera
 from daemon.demo.facts import EVENTS, Onlooker
-from storage.engine import DATABASE_NAME
+from storage.database_file import DATABASE_NAME
 from storage.errors import FolderError
 from storage.lock import holder
 from storage.modes import make_private_folder

@@ -11,7 +11,7 @@ from daemon.filing.plan import cluster_labels, filed_in, filed_place, target_fol
 from daemon.filing.sidecars import Companions, SidecarFinder, clashes
 from daemon.filing.target_names import join
 from daemon.path_template import DEFAULT_TEMPLATES, FolderTemplates
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import (
     ChangedFileError,
@@ -100,7 +100,7 @@ def apply_entries(
         _require_applicable(runs.get_run(connection, run_id), mode)
     recover(db, roots, clock())
     with db.read() as connection:
-        entries = runs.entries_of(connection, run_id, "planned", "skipped", "undone")
+        entries = plan_entries.entries_of(connection, run_id, "planned", "skipped", "undone")
         labels = cluster_labels(cluster_names(connection))
     with db.write() as connection:
         runs.start_run(connection, run_id, clock())

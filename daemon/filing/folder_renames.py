@@ -12,7 +12,7 @@ from daemon.filing.apply import ApplyResult, Clock, Moved
 from daemon.filing.plan import cluster_labels, filed_in, filed_place, target_folder
 from daemon.filing.target_names import clean_name, folder_stem
 from daemon.path_template import FolderTemplates
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import FilingError, RootOfflineError
 from storage.file_facts import exists
@@ -165,7 +165,9 @@ def _rename_one(
     """None where it cannot be done at once: the frames move one by one then."""
     shown = rename.target.removeprefix(OWN_FOLDER + b"/").decode("utf-8", "replace")
     entries = [
-        runs.NewEntry(frame_id=m.frame_id, target=m.target, reason=f"folder renamed to {shown}")
+        plan_entries.NewEntry(
+            frame_id=m.frame_id, target=m.target, reason=f"folder renamed to {shown}"
+        )
         for m in moved
     ]
     try:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from daemon.filing.apply import ApplyResult, Clock, Progress, apply_entries
 from daemon.filing.folder_renames import rename_folders
-from daemon.filing.plan import Brake, apply_brake, plan_filing
+from daemon.filing.plan import Batches, Brake, apply_brake, plan_filing
 from daemon.messages import FilingEntry
 from daemon.path_template import DEFAULT_TEMPLATES, FolderTemplates
 from daemon.settings import FilingSettings
@@ -24,8 +24,9 @@ from storage.filing_rows import (
     taken_back,
 )
 from storage.journal import recover
+from storage.plan_entries import NewEntry
 from storage.root_guard import GuardedRoot, load_roots
-from storage.runs import NewEntry, create_run
+from storage.runs import create_run
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,6 +125,27 @@ def file_frames(
         db, settings.templates, clock=clock, should_stop=should_stop, cameras=cameras
     )
     entries = propose(db, cameras=cameras, templates=settings.templates)
+    plan = _braked(db, settings, entries, explicit=explicit, clock=clock)
+    outcome = FilingOutcome(brakes=plan.brakes, runs=renamed)
+    total, done = sum(len(batch) for batch in plan.batches), 0
+    for batch in plan.batches:
+        if should_stop():
+            break
+        shown = _shifted(progress, done, total)
+        outcome.runs.append(_apply_batch(db, batch, settings, clock, shown, should_stop))
+        done += len(batch)
+    return outcome
+
+
+def _braked(
+    db: Database,
+    settings: FilingSettings,
+    entries: Sequence[FilingEntry],
+    *,
+    explicit: bool,
+    clock: Clock,
+) -> Batches:
+    """The entries that may be applied, in batches; an event says what the brake held."""
     with db.read() as connection:
         counts = count_on_disk(connection)
     plan = apply_brake(
@@ -134,23 +156,7 @@ def file_frames(
         explicit=explicit,
     )
     _note_brakes(db, plan.brakes, clock())
-    outcome = FilingOutcome(brakes=plan.brakes, runs=renamed)
-    total, done = sum(len(batch) for batch in plan.batches), 0
-    for batch in plan.batches:
-        if should_stop():
-            break
-        outcome.runs.append(
-            _apply_batch(
-                db,
-                batch,
-                settings,
-                clock,
-                _shifted(progress, done, total),
-                should_stop,
-            )
-        )
-        done += len(batch)
-    return outcome
+    return plan
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

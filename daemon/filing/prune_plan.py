@@ -20,8 +20,8 @@ from daemon.settings import PruneSettings
 from storage import uptime
 from storage.engine import Database
 from storage.names import FRAME, format_id
+from storage.plan_entries import NewEntry
 from storage.root_guard import GuardedRoot, load_roots
-from storage.runs import NewEntry
 from storage.trash import (
     RedundantFrame,
     bytes_on_disk,

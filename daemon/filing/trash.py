@@ -12,7 +12,7 @@ from daemon.filing.sidecars import SidecarFinder, clashes
 from daemon.filing.target_names import join
 from daemon.filing.undo import UndoResult, undo_operation
 from daemon.filing.vouching import require_keeper
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import (
     ChangedFileError,
@@ -68,7 +68,7 @@ def work_off(
         roots = load_roots(connection)
     recover(db, roots, clock())
     with db.read() as connection:
-        entries = runs.entries_of(connection, run_id, "planned", "skipped")
+        entries = plan_entries.entries_of(connection, run_id, "planned", "skipped")
     with db.write() as connection:
         runs.start_run(connection, run_id, clock())
     result = ApplyResult(run_id=run_id)

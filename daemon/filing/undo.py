@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from daemon.filing.apply import Clock, Moved, Progress, Skipped
 from daemon.filing.sidecars_back import sidecars_back
 from daemon.filing.target_names import available_name, join
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import ChangedFileError, ConflictError, FilingError, RootOfflineError
 from storage.file_facts import exists, split
@@ -116,7 +116,7 @@ def _undo_folder(
     with root.opened() as fd:
         remove_empty_folders(fd, row["target"])
     with db.read() as connection:
-        undone = runs.entries_of(connection, row["run_id"], "undone")
+        undone = plan_entries.entries_of(connection, row["run_id"], "undone")
     back = row["source"] + b"/"
     result.restored.extend(
         Moved(

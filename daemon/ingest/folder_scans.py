@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 
+from daemon.ingest.found_files import FoundFiles
 from daemon.ingest.known_rows import DatabaseRows
-from daemon.ingest.scanner import Found, Scanner, ScanStep
+from daemon.ingest.scanner import Found, Scanner
 from daemon.ingest.watched_camera import WatchedCamera
 from storage import cameras, meta
 from storage.camera_health import scan_key
@@ -13,14 +14,13 @@ from storage.names import printable_path
 
 
 class FolderScans:
-    """Makes scans; what they find goes to `take_step`.
+    """Makes scans; what they find goes to `found`.
 
     Args:
         db: The database.
         ignored: Extensions that are counted but never ingested.
         root_present: Whether a camera's root is there; a scan of an absent one does nothing.
-        take_step: Takes what one step found.
-        offer_pending: Offers undecided files again: those due at this time of day, or all (None).
+        found: Takes what each step found, and offers undecided files again.
         monotonic: Clock of the waits.
         wall: Wall clock.
     """
@@ -30,16 +30,14 @@ class FolderScans:
         db: Database,
         ignored: Collection[bytes],
         root_present: Callable[[WatchedCamera], bool],
-        take_step: Callable[[WatchedCamera, ScanStep], None],
-        offer_pending: Callable[[WatchedCamera, float | None], None],
+        found: FoundFiles,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._db = db
         self._ignored = ignored
         self._root_present = root_present
-        self._take_step = take_step
-        self._offer_pending = offer_pending
+        self._found = found
         self._monotonic = monotonic
         self._wall = wall
         self.unreadable_count = 0
@@ -64,7 +62,7 @@ class FolderScans:
             return
         scanner = self._scanner(camera, full=True)
         for step in scanner.steps(below):
-            self._take_step(camera, step)
+            self._found.take_step(camera, step)
             yield
         self.unreadable_count += scanner.unreadable.count
 
@@ -74,12 +72,12 @@ class FolderScans:
         full = reason != "rescan"
         if full:
             camera.memory.mtimes.clear()  # of folders that are gone, too
-        self._offer_pending(camera, None if reason == "start" else self._wall())
+        self._found.offer_pending(camera, None if reason == "start" else self._wall())
         scanner = self._scanner(camera, full=full)
         spent, begun = 0.0, self._monotonic()
         for step in chain(scanner.steps(), scanner.own_folder_steps()):
             spent += self._monotonic() - begun
-            self._take_step(camera, step)
+            self._found.take_step(camera, step)
             yield
             begun = self._monotonic()
         camera.scan_seconds = spent

@@ -1,28 +1,25 @@
 """The first half of the pipeline: hints and scans in, settled files to the decoder.
 
-One thread serves all cameras. It never blocks on a full queue for long: what the watcher says
-meanwhile is kept as a set of paths, and past `HINT_LIMIT` paths as "scan everything", so memory
-is bounded and nothing is lost.
+One thread serves all cameras. It never blocks on a full queue for long: what is said meanwhile is
+kept as `Hints`, which are bounded.
 """
 
-import errno
 import logging
 import os
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
-from daemon.ingest.candidates import classify, is_watched_folder
+from daemon.ingest.candidates import classify
 from daemon.ingest.folder_scans import FolderScans
-from daemon.ingest.scanner import ScanStep, same_file
-from daemon.ingest.settling import Settled, Settler, stat_key
-from daemon.ingest.watched_camera import WatchedCamera, topmost
+from daemon.ingest.found_files import FoundFiles
+from daemon.ingest.hints import Hints
+from daemon.ingest.settling import Settled, Settler
+from daemon.ingest.watched_camera import WatchedCamera
 from daemon.messages import Candidate, RefusedFile, SettledFile, StatKey
 from daemon.room import WaitForRoom, no_waiting
 from daemon.settings import IngestSettings
-from storage import frames
 from storage.camera_health import EMPTY_REASON
 from storage.engine import Database
 from storage.errors import DatabaseBusyError, DiskFullError, RootOfflineError, StillwatchError
@@ -30,7 +27,6 @@ from storage.root_guard import check_root, load_root
 
 log = logging.getLogger(__name__)
 
-HINT_LIMIT: Final = 50_000
 TRACKED_LIMIT: Final = 5_000
 """Candidates that settle at once; a scan waits while there are more."""
 TICK_SECONDS: Final = 0.05
@@ -81,44 +77,27 @@ class Intake:
         self._settler = Settler(settings.settle_seconds, self._look, monotonic, wall)
         self._ready: deque[SettledFile] = deque()
         self._scans: deque[tuple[WatchedCamera, bytes, Iterator[None]]] = deque()
-        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake")
         self.failed: BaseException | None = None
         self.ticked_at = monotonic()
         self._failed_scans = 0
+        self._hints = Hints(self._cameras, self._wake.set)
+        self._found = FoundFiles(db, self._root_present, self._look, self._settler.offer, wall)
         self._folder_scans = FolderScans(
-            db,
-            self._ignored,
-            self._root_present,
-            self._take_step,
-            self._offer_pending,
-            monotonic,
-            wall,
+            db, self._ignored, self._root_present, self._found, monotonic, wall
         )
 
     # --- called from other threads
 
     def hint(self, camera_id: int, path: bytes) -> None:
         """The watcher saw something happen to this file."""
-        camera = self._cameras[camera_id]
-        with self._lock:
-            if len(camera.hinted) < HINT_LIMIT:
-                camera.hinted.add(path)
-            else:
-                camera.scan_wanted = "more events than can be kept"
-        self._wake.set()
+        self._hints.add_file(camera_id, path)
 
     def hint_folder(self, camera_id: int, path: bytes) -> None:
         """The watcher saw a folder appear, move or vanish."""
-        camera = self._cameras[camera_id]
-        with self._lock:
-            if len(camera.folders) < HINT_LIMIT:
-                camera.folders.add(path)
-            else:
-                camera.scan_wanted = "more folders than can be kept"
-        self._wake.set()
+        self._hints.add_folder(camera_id, path)
 
     def request_scan(self, camera_id: int, reason: str) -> None:
         """Compare the whole folder with the database soon.
@@ -126,11 +105,7 @@ class Intake:
         `start` also tries again what is undecided, `rescan` skips unchanged folders; the most
         thorough of the scans that are wanted is made.
         """
-        camera = self._cameras[camera_id]
-        with self._lock:
-            if camera.scan_wanted in (None, "rescan") or reason == "start":
-                camera.scan_wanted = reason
-        self._wake.set()
+        self._hints.want_scan(camera_id, reason)
 
     def start(self) -> None:
         """Start the thread."""
@@ -152,13 +127,7 @@ class Intake:
         """Files and scans in hand, but for files that never rest."""
         patience = max(self._settings.max_settle_seconds, 2 * self._settings.settle_seconds)
         restless = self._settler.restless(patience)
-        with self._lock:
-            wanted = sum(
-                len(c.folders)
-                + (c.scan_wanted is not None)
-                + sum(Candidate(camera_id=c.id, path=p) not in restless for p in c.hinted | c.taken)
-                for c in self._cameras.values()
-            )
+        wanted = self._hints.unfinished(restless)
         return wanted + len(self._scans) + len(self._ready) + len(self._settler) - len(restless)
 
     # --- the thread
@@ -213,46 +182,14 @@ class Intake:
 
     def _take_hints(self, camera: WatchedCamera) -> None:
         under_way = {below for other, below, _ in self._scans if other is camera}
-        with self._lock:
-            camera.taken, camera.hinted = camera.hinted, set()
-            if camera.scan_wanted is not None and b"" not in under_way:
-                scan = self._folder_scans.scan(camera, b"", camera.scan_wanted)
-                self._scans.append((camera, b"", scan))
-                camera.scan_wanted = None
-            wanted_folders = topmost(camera.folders - under_way)
-            camera.folders &= under_way
-            for folder in wanted_folders:
-                if is_watched_folder(folder):
-                    scan = self._folder_scans.scan(camera, folder, "folder changed")
-                    self._scans.append((camera, folder, scan))
-        wanted = [path for path in camera.taken if classify(path, self._ignored) == "candidate"]
+        taken = self._hints.take(camera, under_way, self._begin_scan)
+        wanted = [path for path in taken if classify(path, self._ignored) == "candidate"]
         if wanted and not camera.offline:
-            self._take_paths(camera, wanted)
-        with self._lock:
-            camera.taken = set()
+            self._found.take_paths(camera, wanted)
+        self._hints.forget_taken(camera)
 
-    def _take_paths(self, camera: WatchedCamera, paths: Sequence[bytes]) -> None:
-        """Compare single paths with their rows, as a scan would."""
-        with self._db.read() as connection:
-            known = {row.path: row for row in frames.known_at(connection, camera.id, paths)}
-        step = ScanStep(new=[], changed=[], gone=[])
-        for path in paths:
-            candidate = Candidate(camera_id=camera.id, path=path)
-            row = known.get(path)
-            try:
-                status = self._look(candidate)
-            except (FileNotFoundError, NotADirectoryError):
-                if row is not None:
-                    step.gone.append(row)
-                continue
-            except OSError:
-                status = None
-            if row is None:
-                if status is None or stat.S_ISREG(status.st_mode):
-                    step.new.append(path)
-            elif status is None or row.stage == "pending" or not same_file(row, stat_key(status)):
-                step.changed.append(row)
-        self._take_step(camera, step)
+    def _begin_scan(self, camera: WatchedCamera, below: bytes, reason: str) -> None:
+        self._scans.append((camera, below, self._folder_scans.scan(camera, below, reason)))
 
     def _advance_scan(self) -> bool:
         if not self._scans or len(self._settler) + len(self._ready) > TRACKED_LIMIT:
@@ -267,13 +204,6 @@ class Intake:
             self._failed_scans += 1
             log.warning("scan of camera %s failed: %s", camera.name, exc.strerror)
         return True
-
-    def _offer_pending(self, camera: WatchedCamera, due_at: float | None) -> None:
-        """Try again what could not be read before; None: everything that is undecided."""
-        with self._db.read() as connection:
-            paths = frames.pending_paths(connection, camera.id, due_at)
-        for path in paths:
-            self._settler.offer(Candidate(camera_id=camera.id, path=path))
 
     def _root_present(self, camera: WatchedCamera) -> bool:
         """Check the root guard; an absent root changes the camera's state and no row."""
@@ -291,36 +221,18 @@ class Intake:
         camera.offline = False
         return True
 
-    def _take_step(self, camera: WatchedCamera, step: ScanStep) -> None:
-        gone = [row for row in step.gone if not self._is_there(camera, row.path)]
-        if gone and not self._root_present(camera):
-            return
-        rejected = [row.id for row in step.changed if row.stage == "rejected"]
-        if step.new or gone or rejected:
-            with self._db.write() as connection:
-                frames.insert_pending(connection, camera.id, step.new, self._wall())
-                if gone:
-                    frames.mark_missing(connection, frames.left_alone(connection, gone))
-                if rejected:
-                    frames.reopen(connection, rejected)
-        for path in (*step.new, *(row.path for row in step.changed)):
-            self._settler.offer(Candidate(camera_id=camera.id, path=path))
-
-    def _is_there(self, camera: WatchedCamera, path: bytes) -> bool:
-        try:
-            status = os.lstat(os.path.join(camera.root, path))
-        except OSError as exc:
-            return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
-        return stat.S_ISREG(status.st_mode)
-
     def _look(self, candidate: Candidate) -> os.stat_result:
         return os.lstat(os.path.join(self._cameras[candidate.camera_id].root, candidate.path))
 
     def _take_decided(self, decided: Settled) -> None:
-        candidate = decided.candidate
+        """A whole file is ready for the decoder; of any other the refusal is recorded."""
         if decided.outcome == "settled" and decided.file is not None:
             self._ready.append(decided.file)
-            return
+        else:
+            self._refuse(self._refusal(decided))
+
+    def _refusal(self, decided: Settled) -> RefusedFile:
+        candidate = decided.candidate
         file = decided.file or SettledFile(
             camera_id=candidate.camera_id,
             path=candidate.path,
@@ -328,9 +240,8 @@ class Intake:
             changed_at=self._wall(),
         )
         if decided.outcome in ("gone", "no_file"):
-            self._refuse(RefusedFile(file=file, reason="vanished", final=False))
-        elif decided.outcome == "empty":
-            self._refuse(RefusedFile(file=file, reason=EMPTY_REASON, final=False))
-        else:
-            reason = f"cannot be examined now: {os.strerror(decided.error)}"
-            self._refuse(RefusedFile(file=file, reason=reason, final=False, unreadable=True))
+            return RefusedFile(file=file, reason="vanished", final=False)
+        if decided.outcome == "empty":
+            return RefusedFile(file=file, reason=EMPTY_REASON, final=False)
+        reason = f"cannot be examined now: {os.strerror(decided.error)}"
+        return RefusedFile(file=file, reason=reason, final=False, unreadable=True)

@@ -1,8 +1,8 @@
 """The scanner's view of the database; one short read transaction a question."""
 
-from storage import frames
+from storage import known_files
 from storage.engine import Database
-from storage.frames import KnownFile
+from storage.known_files import KnownFile
 
 
 class DatabaseRows:
@@ -15,14 +15,14 @@ class DatabaseRows:
     def directly(self, folder: bytes, low: bytes, high: bytes | None) -> list[KnownFile]:
         """Rows of files directly in a folder with low <= path < high, by path."""
         with self._db.read() as connection:
-            return frames.known_directly(connection, self._camera_id, folder, low, high)
+            return known_files.known_directly(connection, self._camera_id, folder, low, high)
 
     def folders(self, folder: bytes) -> list[bytes]:
         """Names of the folders directly in a folder that hold a row at any depth."""
         with self._db.read() as connection:
-            return frames.known_folders(connection, self._camera_id, folder)
+            return known_files.known_folders(connection, self._camera_id, folder)
 
     def between(self, low: bytes, high: bytes, limit: int) -> list[KnownFile]:
         """The first rows at any depth with low <= path < high, by path."""
         with self._db.read() as connection:
-            return frames.known_between(connection, self._camera_id, low, high, limit)
+            return known_files.known_between(connection, self._camera_id, low, high, limit)

@@ -43,7 +43,7 @@ class OnDisk:
     def living(
         self, connection: Connection, file: SettledFile, found: Sequence[Any]
     ) -> Sequence[Any]:
-        """Of frames (rows of `frames.twins`), those whose file is there, or may be.
+        """Of frames (rows of `duplicate_links.twins`), those whose file is there, or may be.
 
         One that we are just moving is there, wherever it is.
         """

@@ -9,59 +9,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
-import numpy as np
-
-from daemon.ingest.recording import EncodedFrame, Recorder
-from daemon.messages import (
-    ArrivingFrame,
-    Assignment,
-    CameraNovelty,
-    DecodedImage,
-    Encoding,
-    RefusedFile,
-)
+from daemon.ingest.camera_banks import CameraBanks
+from daemon.ingest.encoding import BatchEncoder, EncodedFrame, FrameJudge, encode_and_assign
+from daemon.ingest.recording import Recorder
+from daemon.messages import DecodedImage, RefusedFile
 from daemon.room import WaitForRoom, no_waiting
-from daemon.signature import quantise_tiles
 from storage.errors import DatabaseBusyError, DiskFullError, StillwatchError
 
 log = logging.getLogger(__name__)
 
 FILL_SECONDS: Final = 0.03
 """How long a batch waits for more pictures; far below the latency mark of 0.5 s."""
-BANK_SECONDS: Final = 300.0
-"""What a camera's places look like is stored this often: a bank is some 200 kB."""
 
 Item = DecodedImage | RefusedFile
-
-
-class BatchEncoder(Protocol):
-    """The part of an encoder that the pipeline uses."""
-
-    def encode(self, batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Encoding:
-        """Unit-length vectors of uint8 RGB pictures, shape (n, height, width, 3)."""
-        ...
-
-
-class FrameJudge(Protocol):
-    """The part of the novelty judge that the pipeline uses."""
-
-    def assign(self, frames: Sequence[ArrivingFrame]) -> Sequence[Assignment]:
-        """Nearest cluster or novel, for each frame in order."""
-        ...
-
-    def learned(self, frame_ids: Sequence[int | None]) -> None:
-        """The ids that the frames of the last `assign` were recorded under; None: not new."""
-        ...
-
-    def camera(self, camera_id: int) -> CameraNovelty:
-        """What a camera knows, with its bank of places packed."""
-        ...
-
-    def alpha(self, camera_id: int) -> float:
-        """The adaptive limit of a camera's p-values now."""
-        ...
 
 
 class Pipeline:
@@ -97,7 +59,7 @@ class Pipeline:
         self._wait_for_room = wait_for_room
         self._queue: queue.Queue[Item | None] = queue.Queue(maxsize=4 * batch_size)
         self._judge: FrameJudge | None = None
-        self._banks_due: dict[int, float] = {}
+        self._banks = CameraBanks(recorder)
         self._between = threading.Lock()
         self._unrecorded = 0
         self.recorded_count = 0
@@ -140,13 +102,7 @@ class Pipeline:
 
     def store_banks(self) -> None:
         """Store what the cameras' places look like; call with `between_batches` held."""
-        cameras, self._banks_due = list(self._banks_due), {}
-        if self._judge is None or not cameras:
-            return
-        known = {camera_id: self._judge.camera(camera_id) for camera_id in cameras}
-        banks = {i: state.bank for i, state in known.items() if state.bank is not None}
-        limits = {i: state.alpha for i, state in known.items() if state.alpha is not None}
-        self._recorder.store_banks(self._space_id, banks, limits)
+        self._banks.store(self._judge, self._space_id)
 
     def set_encoder(
         self, encoder: BatchEncoder, space_id: int, input_size: tuple[int, int]
@@ -219,13 +175,13 @@ class Pipeline:
     def _process(self, batch: Sequence[Item]) -> int:
         batch = [item for item in batch if self._fits(item)]
         images = [item for item in batch if isinstance(item, DecodedImage)]
-        encoded = iter(self._encode(images)) if images else iter(())
+        encoded = iter(self._encode(images))
         ready = [item if isinstance(item, RefusedFile) else next(encoded) for item in batch]
         cameras = {item.image.file.camera_id for item in ready if isinstance(item, EncodedFrame)}
         ids = self._record(ready, self._limits(cameras))
         if self._judge is not None and images:
             self._judge.learned(ids)
-            self._note_banks(cameras)
+            self._banks.note(cameras, self._judge, self._space_id)
         return len(images)
 
     def _record(
@@ -249,14 +205,6 @@ class Pipeline:
             return {}
         return {camera_id: self._judge.alpha(camera_id) for camera_id in cameras}
 
-    def _note_banks(self, cameras: Iterable[int]) -> None:
-        """Store the banks of places from time to time."""
-        now = time.monotonic()
-        for camera_id in cameras:
-            self._banks_due.setdefault(camera_id, now + BANK_SECONDS)
-        if min(self._banks_due.values(), default=now + 1) <= now:
-            self.store_banks()
-
     def _fits(self, item: Item) -> bool:
         """Whether a picture has the network's size; one decoded before a change has not."""
         size = self._input_size
@@ -266,39 +214,4 @@ class Pipeline:
         return False
 
     def _encode(self, images: Sequence[DecodedImage]) -> list[EncodedFrame | RefusedFile]:
-        encoding = self._encoder.encode(np.stack([image.pixels for image in images]))
-        finite = [bool(np.isfinite(vector).all()) for vector in encoding.vectors]
-        arriving = [
-            ArrivingFrame(
-                camera_id=image.file.camera_id,
-                vector=encoding.vectors[index],
-                tiles=None if encoding.tiles is None else quantise_tiles(encoding.tiles[index]),
-            )
-            for index, image in enumerate(images)
-            if finite[index]
-        ]
-        if self._judge is None:
-            unplaced = Assignment(cluster_id=None, novel=False)
-            places: Sequence[Assignment] = [unplaced] * len(arriving)
-        else:
-            places = self._judge.assign(arriving)
-        placed = zip(arriving, places, strict=True)
-        return [
-            _encoded(image, *next(placed)) if usable else _without_vector(image)
-            for image, usable in zip(images, finite, strict=True)
-        ]
-
-
-def _encoded(image: DecodedImage, frame: ArrivingFrame, place: Assignment) -> EncodedFrame:
-    return EncodedFrame(
-        image=image,
-        vector=frame.vector,
-        tiles=None if frame.tiles is None else frame.tiles.tobytes(),
-        tile_shape=None if frame.tiles is None else list(frame.tiles.shape),
-        assignment=place,
-    )
-
-
-def _without_vector(image: DecodedImage) -> RefusedFile:
-    reason = "the encoder gives no finite vector for it"
-    return RefusedFile(file=image.file, reason=reason, final=True, sha256=image.sha256)
+        return encode_and_assign(self._encoder, self._judge, images) if images else []

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from daemon.ingest.candidates import OWN_FOLDER, classify, is_upload_name, is_watched_folder
 from daemon.ingest.settling import stat_key
 from daemon.messages import StatKey
-from storage.frames import KnownFile
+from storage.known_files import KnownFile
 
 CHUNK: Final = 1000
 """Names compared in one step."""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from storage.errors import StillwatchError
 from storage.modes import make_private_folder
@@ -181,19 +181,11 @@ def run_child(
         with errors.open("wb") as error_file:
 
             def start() -> subprocess.Popen[str]:
-                return subprocess.Popen(
-                    [sys.executable, "-m", module, str(out)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=error_file,
-                    text=True,
-                    env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
-                )
+                return _start(module, out, error_file, environment or {})
 
             keeper = processes or JobProcesses(Path(folder))
             with keeper.guarding(start) as process:
-                priority = min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
-                os.setpriority(os.PRIO_PROCESS, process.pid, priority)
+                _lower_priority(process.pid, nice)
                 if started is not None:
                     started(process.pid)
                 reason = _follow(process, parameters, progress)
@@ -201,13 +193,36 @@ def run_child(
         if keeper.stopped:
             raise JobStoppedError
         if code != 0 or not out.exists():
-            tail = errors.read_text(errors="replace").strip().splitlines()[-1:]
-            detail = reason or (tail[0] if tail else _ending(code))
-            raise JobFailedError(
-                f"The job {module.rpartition('.')[2]} failed: {detail}",
-                hint="What was there before is unchanged. Run it again; --verbose tells more.",
-            )
+            raise _failure(module, reason, errors, code)
         yield out
+
+
+def _start(
+    module: str, out: Path, error_file: BinaryIO, environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=error_file,
+        text=True,
+        env={**os.environ, **environment, PARENT: str(os.getpid())},
+    )
+
+
+def _lower_priority(pid: int, steps: int) -> None:
+    priority = min(19, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+    os.setpriority(os.PRIO_PROCESS, pid, priority)
+
+
+def _failure(module: str, reason: str | None, errors: Path, code: int) -> JobFailedError:
+    """Why there is no result: by its own word, else its last error line, else how it ended."""
+    tail = errors.read_text(errors="replace").strip().splitlines()[-1:]
+    detail = reason or (tail[0] if tail else _ending(code))
+    return JobFailedError(
+        f"The job {module.rpartition('.')[2]} failed: {detail}",
+        hint="What was there before is unchanged. Run it again; --verbose tells more.",
+    )
 
 
 def _ending(code: int) -> str:

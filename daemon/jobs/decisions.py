@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from daemon.clustering.online import OnlineNovelty
 from daemon.jobs.judge import load_judge
 from daemon.jobs.workshop import Workshop
-from storage import clusters, decisions, dedup, embeddings, frames, runs
+from storage import clusters, decisions, dedup, embeddings, frames, plan_entries, runs
 from storage.errors import ConflictError, NotFoundError
 from storage.models import Cluster, Frame
 from storage.names import CLUSTER, FRAME, RUN, format_id
@@ -77,7 +77,7 @@ def discard_plan(workshop: Workshop, run_id: int, actor: str) -> dict[str, Any]:
         row = runs.get_run(connection, run_id)
         if row["kind"] != "dedup":
             raise NotFoundError(f"{format_id(RUN, run_id)} is no dedup plan.")
-        entries = runs.entries_of(connection, run_id)
+        entries = plan_entries.entries_of(connection, run_id)
         if any(entry["state"] == "applied" for entry in entries):
             raise ConflictError(
                 f"{format_id(RUN, run_id)} was applied.",

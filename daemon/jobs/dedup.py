@@ -14,7 +14,7 @@ from daemon.jobs.keepers import settle
 from daemon.jobs.limits import camera_limit
 from daemon.jobs.progress import JobProgress
 from daemon.jobs.workshop import Workshop
-from storage import cameras, dedup, duplicate_runs, embeddings, runs
+from storage import cameras, dedup, duplicate_runs, embeddings, plan_entries, runs
 from storage.cameras import CameraRow
 from storage.names import FRAME, RUN, format_id
 
@@ -87,7 +87,7 @@ def _store_plan(workshop: Workshop, seconds: float) -> dict[str, Any]:
     with workshop.db.write() as connection:
         redundant = dedup.redundant_frames(connection)
         entries = [
-            runs.NewEntry(
+            plan_entries.NewEntry(
                 frame_id=int(row.id),
                 keeper_id=int(row.duplicate_of),
                 sha256=row.sha256,
@@ -126,7 +126,9 @@ def _keeper_distances(workshop: Workshop, space_id: int) -> dict[tuple[int, int]
     with workshop.db.read() as connection:
         newest = runs.newest_run(connection, "dedup")
         same_space = newest is not None and (newest["parameters"] or {}).get("space") == space_id
-        entries = runs.entries_of(connection, int(newest["id"])) if newest and same_space else []
+        entries = (
+            plan_entries.entries_of(connection, int(newest["id"])) if newest and same_space else []
+        )
         known: dict[tuple[int, int], float] = {
             (entry["frame_id"], entry["keeper_id"]): entry["distance"]
             for entry in entries

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.dedup.grouping import JudgeSettings, judge_camera
+from daemon.dedup.comparing import JudgeSettings
+from daemon.dedup.grouping import judge_camera
 from daemon.dedup.judge_state import frames_needed
 from daemon.dedup.keeper import measure
 from daemon.jobs.child import read_parameters, report

@@ -48,11 +48,7 @@ def publish_identities(
     Returns:
         Label -> cluster id.
     """
-    old_ids, former_ids = cluster_members.places_of(connection, ids)
-    filled = np.unique(old_ids[old_ids >= 0]).tolist()
-    eligible = clusters.returnable_ids(connection, filled)
-    former_ids = np.where(np.isin(former_ids, eligible), former_ids, -1)
-    changes = follow_clusters(old_ids, former_ids, labels)
+    changes = _follow(connection, ids, labels)
     ids_of_labels = dict(changes.kept) | dict(changes.returned)
     for label in changes.born:
         ids_of_labels[label] = clusters.create_cluster(
@@ -62,12 +58,7 @@ def publish_identities(
     wanted = _decided_clusters(ids, labels, decided) - continued
     kept = wanted | _held(connection, space_id, continued)
     active = set(clusters.active_ids(connection))
-    retired = active - continued - kept
-    # frames leave a cluster that lives on empty, too, and must find back to it
-    cluster_members.remember(connection, retired | kept)
-    clusters.retire(connection, retired, now)
-    cluster_members.forget(connection, changes.returned.values())
-    clusters.activate(connection, kept, space_id)
+    _end_and_revive(connection, changes, active - continued - kept, kept, space_id, now)
     for label, cluster_id in ids_of_labels.items():
         clusters.set_measures(
             connection,
@@ -82,6 +73,31 @@ def publish_identities(
     for kind, cluster_id, data in events:
         clusters.add_event(connection, kind, now, cluster_id=cluster_id, run_id=run_id, data=data)
     return ids_of_labels
+
+
+def _follow(connection: Connection, ids: IntArray, labels: IntArray) -> Changes:
+    """What became of the clusters that these frames are in, or were in before they ended."""
+    old_ids, former_ids = cluster_members.places_of(connection, ids)
+    filled = np.unique(old_ids[old_ids >= 0]).tolist()
+    eligible = clusters.returnable_ids(connection, filled)
+    former_ids = np.where(np.isin(former_ids, eligible), former_ids, -1)
+    return follow_clusters(old_ids, former_ids, labels)
+
+
+def _end_and_revive(
+    connection: Connection,
+    changes: Changes,
+    retired: set[int],
+    kept: set[int],
+    space_id: int,
+    now: float,
+) -> None:
+    """Retire what ends and activate what stays without a label; note the frames' way back."""
+    # frames leave a cluster that lives on empty, too, and must find back to it
+    cluster_members.remember(connection, retired | kept)
+    clusters.retire(connection, retired, now)
+    cluster_members.forget(connection, changes.returned.values())
+    clusters.activate(connection, kept, space_id)
 
 
 def _decided_clusters(

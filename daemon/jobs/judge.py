@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from daemon.clustering.online import OnlineNovelty
@@ -22,6 +23,9 @@ NEWEST_SCORES: Final = 5_000
 """Calibration scores of a camera that are kept in mind; older ones tell of another season."""
 TAUGHT_AT_ONCE: Final = 50
 
+_ReferenceRows = tuple[embeddings.IntArray, embeddings.IntArray, NDArray[np.float64]]
+"""Frame ids, cluster ids and scales, as `embeddings.reference_frames` gives them."""
+
 
 def load_judge(workshop: Workshop) -> OnlineNovelty | None:
     """The judge over the published clustering; None before the first one.
@@ -38,39 +42,18 @@ def load_judge(workshop: Workshop) -> OnlineNovelty | None:
         return None
     space_id, name = space
     with workshop.db.read() as connection:
-        ids, cluster_ids, scales = embeddings.reference_frames(connection, space_id)
+        rows = embeddings.reference_frames(connection, space_id)
+        ids, cluster_ids, _ = rows
         if not (cluster_ids >= 0).any():
             return None
         index = _index(workshop, connection, space_id, ids)
         floor = workshop.settings.clustering.collapse_distance
-        inside = scales[(cluster_ids >= 0) & np.isfinite(scales)]
-        usual = float(np.median(inside)) if len(inside) else floor
-        usual = max(usual, floor, float(np.finfo(np.float32).eps))
-        references = References(
-            space=name,
-            frame_ids=ids,
-            cluster_ids=cluster_ids,
-            scales=np.where(np.isfinite(scales), scales, usual),
-            scores=embeddings.load_scores(connection, space_id),
-            usual=usual,
-            ignored=clusters.ignored_ids(connection),
-        )
-        known = {
-            camera.id: novelty.load_camera(connection, space_id, camera.id, newest=NEWEST_SCORES)
-            for camera in cameras.list_cameras(connection)
-        }
+        references = _references(connection, space_id, name, rows, floor)
+        known = _known_cameras(connection, space_id)
         judge = OnlineNovelty(
             index,
             references,
-            {
-                camera_id: CameraNovelty(
-                    alpha=stored.alpha,
-                    scene_scores=stored.scene_scores.astype(np.float64),
-                    place_scores=stored.place_scores.astype(np.float64),
-                    bank=_sound(stored.bank, camera_id),
-                )
-                for camera_id, stored in known.items()
-            },
+            known,
             false_novel_rate=workshop.settings.clustering.false_novel_rate,
             collapse_distance=floor,
         )
@@ -79,6 +62,42 @@ def load_judge(workshop: Workshop) -> OnlineNovelty | None:
             _teach(connection, judge, space_id, camera_id)
     _store_banks(workshop, judge, space_id, taught)
     return judge
+
+
+def _references(
+    connection: Connection, space_id: int, name: str, rows: _ReferenceRows, floor: float
+) -> References:
+    """What is known of the frames in the index, which are those of `rows`."""
+    ids, cluster_ids, scales = rows
+    inside = scales[(cluster_ids >= 0) & np.isfinite(scales)]
+    usual = float(np.median(inside)) if len(inside) else floor
+    usual = max(usual, floor, float(np.finfo(np.float32).eps))
+    return References(
+        space=name,
+        frame_ids=ids,
+        cluster_ids=cluster_ids,
+        scales=np.where(np.isfinite(scales), scales, usual),
+        scores=embeddings.load_scores(connection, space_id),
+        usual=usual,
+        ignored=clusters.ignored_ids(connection),
+    )
+
+
+def _known_cameras(connection: Connection, space_id: int) -> dict[int, CameraNovelty]:
+    """What is stored of every camera, without a bank that is damaged."""
+    known = {
+        camera.id: novelty.load_camera(connection, space_id, camera.id, newest=NEWEST_SCORES)
+        for camera in cameras.list_cameras(connection)
+    }
+    return {
+        camera_id: CameraNovelty(
+            alpha=stored.alpha,
+            scene_scores=stored.scene_scores.astype(np.float64),
+            place_scores=stored.place_scores.astype(np.float64),
+            bank=_sound(stored.bank, camera_id),
+        )
+        for camera_id, stored in known.items()
+    }
 
 
 def _sound(bank: bytes | None, camera_id: int) -> bytes | None:

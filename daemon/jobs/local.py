@@ -12,7 +12,8 @@ from daemon.jobs.progress import forget_job
 from daemon.jobs.workshop import Workshop
 from daemon.restoring import reconcile_if_due
 from daemon.settings import default_path, load_settings
-from storage.engine import DATABASE_NAME, Database
+from storage.database_file import DATABASE_NAME
+from storage.engine import Database
 from storage.errors import NoStateError
 from storage.journal import recover
 from storage.lock import StateLock

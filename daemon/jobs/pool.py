@@ -164,6 +164,7 @@ def _give_birth(
     scene: int,
     alive: NDArray[np.bool_],
 ) -> int:
+    """Make a cluster of a scene's living frames, with its event and places; its id."""
     rows = np.flatnonzero(alive & (found.scene == scene))
     scale = float(found.scales[scene])
     limit = min(FARTHEST, scale * reach)
@@ -180,25 +181,25 @@ def _give_birth(
     clusters.add_event(
         connection, "cluster_born", now, cluster_id=cluster_id, run_id=run_id, data=data
     )
-    frames.update_frames(
-        connection,
-        [
-            {
-                "id": int(found.ids[row]),
-                "cluster_id": cluster_id,
-                "noise": False,
-                "alarm": False,
-                "novelty": None,
-                "distance": float(found.distances[row]),
-                "max_distance": limit,
-                "p_value": None,
-                "nearest_frame_id": int(found.representative[row]),
-                "membership": float(found.membership[row]),
-            }
-            for row in rows
-        ],
-    )
+    places = [_place_of(found, row, cluster_id, limit) for row in rows.tolist()]
+    frames.update_frames(connection, places)
     weights = Counter(found.representative[rows].tolist())
     scales = dict(zip(found.ids.tolist(), found.around.tolist(), strict=True))
     embeddings.represent(connection, space_id, {i: (n, scales[i]) for i, n in weights.items()})
     return cluster_id
+
+
+def _place_of(found: _Scenes, row: int, cluster_id: int, limit: float) -> dict[str, Any]:
+    """The columns of a frame that is in the cluster now, and novel no more."""
+    return {
+        "id": int(found.ids[row]),
+        "cluster_id": cluster_id,
+        "noise": False,
+        "alarm": False,
+        "novelty": None,
+        "distance": float(found.distances[row]),
+        "max_distance": limit,
+        "p_value": None,
+        "nearest_frame_id": int(found.representative[row]),
+        "membership": float(found.membership[row]),
+    }

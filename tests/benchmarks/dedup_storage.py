@@ -24,7 +24,8 @@ from typing import Any, Final
 from daemon.jobs.dedup import plan_dedup
 from daemon.jobs.workshop import Workshop
 from daemon.settings import Settings
-from storage.engine import DATABASE_NAME, Database, sqlite_driver
+from storage.database_file import DATABASE_NAME, sqlite_driver
+from storage.engine import Database
 from tests.benchmarks.planned_state import fill_verdicts
 from tests.benchmarks.rows import Row, table
 from tests.benchmarks.workload import Daemon, write_settings

@@ -27,9 +27,9 @@ from sqlalchemy import update
 
 from daemon.encoders import registry
 from storage import meta
+from storage.database_file import sqlite_driver
 from storage.engine import Database
 from storage.models import Space
-from storage.reading import sqlite_driver
 from tests.benchmarks.full_state import ENCODER, fill_state
 from tests.benchmarks.rows import Row, table
 from tests.benchmarks.workload import (

@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from daemon.dedup.grouping import JudgeSettings, judge_camera
+from daemon.dedup.comparing import JudgeSettings
+from daemon.dedup.grouping import judge_camera
 from daemon.messages import CameraVerdicts
 from tests.benchmarks.embedded import UNCLEAR
 from tests.benchmarks.sequences import Footage

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from storage.engine import DATABASE_NAME
-from storage.reading import sqlite_driver
+from storage.database_file import DATABASE_NAME, sqlite_driver
 
 CAMERA_PREFIXES: Final = ("fixedcam_", "timelapse_", "cameratrap_", "dashcam_")
 NO_CAMERA: Final = "odd"

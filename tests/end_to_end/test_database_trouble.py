@@ -1,16 +1,15 @@
 """A daemon whose database is locked, taken away, or on a full disk loses nothing."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from storage.reading import DATABASE_NAME
+from storage.database_file import DATABASE_NAME
 from storage.reserve import RESERVE_NAME
 from tests.end_to_end.process import Site, decided, facts, fill, picture, wait_until
 from tests.faults.locked_database import deliver_while_locked
+from tests.tools.memory_disk import memory_disk
 
 
 def test_a_database_locked_by_another_program_loses_no_event(tmp_path: Path) -> None:
@@ -38,16 +37,9 @@ def test_a_database_locked_by_another_program_loses_no_event(tmp_path: Path) -> 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Site]:
     """A site whose state folder is a filesystem of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small filesystem")
     site = Site(tmp_path)
-    site.state.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(site.state)]
-    subprocess.run(mount, check=True)
-    try:
+    with memory_disk(site.state, "96m"):
         yield site
-    finally:
-        subprocess.run(["umount", "--lazy", str(site.state)], check=True)
 
 
 @pytest.mark.root

@@ -1,7 +1,5 @@
 """A state folder on a full disk: one clear line, exit 12, and nothing is lost by it."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 
 from daemon.demo.render import render_jpeg
 from tests.end_to_end.process import Site
+from tests.tools.memory_disk import memory_disk, resize
 
 FRAMES = 30
 
@@ -16,16 +15,9 @@ FRAMES = 30
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Site]:
     """A site whose state folder is a filesystem of its own with very little room."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small filesystem")
     site = Site(tmp_path)
-    site.state.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(site.state)]
-    subprocess.run(mount, check=True)
-    try:
+    with memory_disk(site.state, "1200k"):
         yield site
-    finally:
-        subprocess.run(["umount", str(site.state)], check=True)
 
 
 @pytest.mark.root
@@ -38,8 +30,7 @@ def test_a_full_disk_stops_it_with_12_and_a_larger_one_lets_it_go_on(small_disk:
     assert stopped.json()["error"]["code"] == "disk_full"
     assert len([p for p in site.folder.iterdir() if p.suffix == ".jpg"]) == FRAMES
 
-    remount = ["mount", "-o", "remount,size=64m", str(site.state)]
-    subprocess.run(remount, check=True)
+    resize(site.state, "64m")
     found = site.once()
     assert found["frames"]["total"] == FRAMES
     assert found["frames"]["pending"] == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.engine import sqlite_driver
+from storage.database_file import sqlite_driver
 from tests.end_to_end.judged_site import copy_of
 from tests.end_to_end.process import Answer, Row, Site, files, fill, picture, yard
 from tests.faults import injection, namespaces

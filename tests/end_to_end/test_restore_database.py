@@ -17,9 +17,9 @@ from daemon.restoring import adopt_folders, choose_backup
 from daemon.restoring import restore as restore_backup
 from daemon.settings import load_settings
 from storage.backup import make_backup
+from storage.database_file import DATABASE_NAME
 from storage.engine import Database
 from storage.errors import NoStateError, NotFoundError
-from storage.reading import DATABASE_NAME
 from tests.end_to_end.process import ROOT, Row, Site, facts, fill, picture, yard
 
 SETTINGS: dict[str, dict[str, object]] = {

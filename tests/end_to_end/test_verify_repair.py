@@ -18,7 +18,7 @@ import pytest
 
 from cli.main import main
 from daemon import verification_files
-from storage.engine import sqlite_driver
+from storage.database_file import sqlite_driver
 from tests.end_to_end.judged_site import copy_of
 from tests.end_to_end.process import Site, facts, fill, picture, yard
 

@@ -91,6 +91,27 @@ def test_a_stage_that_stalls_ends_the_feed_until_it_goes_on(site: Site, manager:
             daemon.kill()
 
 
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_main_loop_that_hangs_ends_the_feed_without_a_word(site: Site, manager: Manager) -> None:
+    """It is no stage: whoever feeds the watchdog cannot feed it while it hangs."""
+    with Faults(site.base / "faults.page") as faults:
+        environment = manager.environment(WATCHDOG_SECONDS) | faults.environment()
+        with site.daemon(environment=environment) as daemon:
+            fed(daemon, manager)
+            # The main loop reads the settings again, and no stage has a part in that.
+            rule = faults.arm(below=site.config, action=delay(300), calls=("open",), last=1)
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.wait_until(lambda: rule.hits, "the settings are being read")
+            starved(daemon, manager)
+            fill(site.folder, {"meanwhile.jpg": picture(1)})
+            daemon.wait_until(decided(site, 1), "the stages work on")
+            assert "The settings were reloaded" not in daemon.said
+            daemon.process.send_signal(signal.SIGHUP)  # a signal ends the wait
+            fed(daemon, manager)
+            assert "The settings were reloaded" in daemon.said
+            assert "makes no progress" not in daemon.said
+
+
 def children(daemon: Daemon, module: str) -> list[psutil.Process]:
     """The processes of a module that a daemon started."""
     found = psutil.Process(daemon.process.pid).children()

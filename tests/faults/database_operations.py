@@ -12,7 +12,8 @@ from daemon.reconciling import reconcile
 from daemon.verification import verify
 from storage import meta
 from storage.backup import backup_folder, check_file, list_backups, make_backup
-from storage.engine import DATABASE_NAME, Database
+from storage.database_file import DATABASE_NAME
+from storage.engine import Database
 from storage.errors import NoStateError
 from storage.placing import put_in_place
 from storage.reading import KNOWN_REVISION

@@ -10,7 +10,7 @@ from daemon.filing.prune import PairTest, delete_run
 from daemon.filing.trash import restore_frame, trash_run
 from daemon.filing.undo import undo_run
 from daemon.settings import FilingSettings
-from storage import runs
+from storage import plan_entries, runs
 from tests.faults.site import Site
 from tests.tools.filing_world import Snapshot, World
 
@@ -227,7 +227,7 @@ RUN_KINDS: Final[dict[str, tuple[runs.RunKind, str]]] = {
 
 def planned(world: World, kind: runs.RunKind, action: str) -> int:
     """A run with the duplicate as its one entry."""
-    entry = runs.NewEntry(
+    entry = plan_entries.NewEntry(
         frame_id=FRAME, keeper_id=KEEPER, reason="", sha256=world.row(FRAME).sha256, action=action
     )
     with world.db.write() as connection:

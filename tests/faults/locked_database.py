@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from storage.reading import DATABASE_NAME
+from storage.database_file import DATABASE_NAME
 from tests.end_to_end.process import Daemon, Site, decided, fill, picture
 
 

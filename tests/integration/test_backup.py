@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import stat
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +13,7 @@ import pytest
 from daemon.jobs.backup import AGAIN_SECONDS, BackupSchedule
 from daemon.jobs.workshop import Workshop
 from daemon.settings import Settings
-from storage import engine as engine_module
-from storage import meta
+from storage import connections, meta
 from storage.backup import (
     backup_folder,
     check_file,
@@ -24,10 +22,12 @@ from storage.backup import (
     rotate,
     write_backup,
 )
+from storage.database_file import DATABASE_NAME
 from storage.engine import Database
 from storage.errors import ConflictError, DamagedDatabaseError, DiskFullError, NoStateError
 from storage.placing import put_in_place, set_aside
-from storage.reading import DATABASE_NAME, KNOWN_REVISION
+from storage.reading import KNOWN_REVISION
+from tests.tools.memory_disk import memory_disk
 
 DAY = 86_400.0
 
@@ -74,7 +74,7 @@ def test_copies_made_while_a_writer_works_are_acknowledged_points(
 
     Without a safe write-ahead log the database works with a rollback journal.
     """
-    monkeypatch.setattr(engine_module, "wal_is_safe", lambda: safe)
+    monkeypatch.setattr(connections, "wal_is_safe", lambda: safe)
     db = Database(tmp_path)
     acknowledged = 0
     stop = threading.Event()
@@ -135,17 +135,10 @@ def test_a_copy_never_replaces_a_file(db: Database, tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_too_little_room_leaves_nothing_behind(db: Database, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small filesystem")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], check=True)
-    try:
+    with memory_disk(tmp_path / "small", "300k") as small:
         with pytest.raises(DiskFullError):
             make_backup(tmp_path, small, "asked", DAY)
         assert list(small.iterdir()) == []
-    finally:
-        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 def test_a_damaged_database_is_not_copied(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ PEER = r"""
 import json, sys, time
 from pathlib import Path
 from storage.lock import StateLock
-from storage.reading import sqlite_driver
+from storage.database_file import sqlite_driver
 
 state, mode = Path(sys.argv[1]), sys.argv[2]
 lock = StateLock(state)

@@ -8,11 +8,12 @@ import pytest
 
 from cli.context import _require_sound_database
 from storage import meta
+from storage.database_file import DATABASE_NAME
 from storage.engine import Database
 from storage.errors import DamagedDatabaseError, NewerSchemaError, NoStateError, StillwatchError
 from storage.listing import clusters, frames, runs
 from storage.overview import status
-from storage.reading import DATABASE_NAME, Reader
+from storage.reading import Reader
 from tests.cli_state import make_state
 
 OFFSETS = 100

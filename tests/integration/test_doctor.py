@@ -16,7 +16,8 @@ from daemon.doctor_folders import (
 )
 from daemon.file_systems import file_system_type
 from daemon.findings import guarded, human_bytes
-from storage.engine import DATABASE_NAME, Database, sqlite_driver
+from storage.database_file import DATABASE_NAME, sqlite_driver
+from storage.engine import Database
 from storage.lock import StateLock
 from storage.models import Camera, Frame, JournalEntry
 

@@ -17,7 +17,7 @@ from daemon.jobs.workshop import Workshop
 from daemon.messages import DecodedImage, Encoding, RefusedFile
 from daemon.serving_encoder import ServingEncoder
 from daemon.settings import EncoderSettings, Settings
-from storage import embeddings, frames, meta, runs, spaces
+from storage import embeddings, frames, known_files, meta, runs, spaces
 from storage.errors import ConflictError, EncoderMismatchError
 from storage.models import Embedding, Event, Signature
 from storage.spaces import DECLINED_KEY, SpaceRow, Switch
@@ -63,9 +63,9 @@ def give_vectors(world: World, space_id: int, names: list[str]) -> list[int]:
     return ids
 
 
-def world_rows(world: World, names: list[str]) -> list[frames.KnownFile]:
+def world_rows(world: World, names: list[str]) -> list[known_files.KnownFile]:
     with world.db.read() as connection:
-        return frames.known_at(connection, world.camera_id, [name.encode() for name in names])
+        return known_files.known_at(connection, world.camera_id, [name.encode() for name in names])
 
 
 class Network:

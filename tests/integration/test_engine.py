@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from storage import engine as engine_module
-from storage import meta
-from storage.engine import DATABASE_NAME, Database, wal_is_safe
+from storage import connections, meta
+from storage.database_file import DATABASE_NAME, wal_is_safe
+from storage.engine import Database
 from storage.errors import DamagedDatabaseError, NewerSchemaError
 from tests.ingest_tools import wait_until
 
@@ -66,7 +66,7 @@ def test_an_unsafe_sqlite_works_with_a_rollback_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(tmp_path)
-    monkeypatch.setattr(engine_module, "wal_is_safe", lambda: False)
+    monkeypatch.setattr(connections, "wal_is_safe", lambda: False)
     db = Database(tmp_path)
     assert pragma(db, "journal_mode", write=True) == "delete"
     with db.write() as connection:

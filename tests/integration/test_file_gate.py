@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from storage.file_gate import FileGate, holder_of
 from storage.journal import Intent, Recovery, perform, recover
 from storage.root_guard import GuardedRoot, ensure_marker
 from tests.tools.filing_world import NOW, World, make_world
+from tests.tools.holding import holding
 
 HOLD = """
 import sys, time
@@ -48,19 +48,8 @@ def another_stillwatch(world: World) -> Iterator[subprocess.Popen[str]]:
     (base / "cam").symlink_to(world.folder)
     other = make_world(base)
     other.db.close()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(base / "state")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    try:
+    with holding(HOLD, base / "state") as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def intent(frame_id: int) -> Intent:

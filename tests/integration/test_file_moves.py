@@ -13,6 +13,7 @@ from storage import beneath, file_moves
 from storage.errors import ChangedFileError, FilingError, TargetExistsError
 from storage.file_facts import FileFacts, examine, exists
 from tests.tools.filing_world import MTIME_NS
+from tests.tools.memory_disk import memory_disk
 
 TEMPORARY = b".stillwatch-1.part"
 
@@ -282,20 +283,8 @@ def test_only_own_empty_folders_are_removed(tmp_path: Path, root: int) -> None:
 @pytest.fixture
 def second_filesystem(tmp_path: Path) -> Iterator[Path]:
     """`other/`, 1 MB on a filesystem of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a second filesystem")
-    other = tmp_path / "other"
-    other.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "stillwatch-test", str(other)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mount is refused here: {mounted.stderr.strip()}")
-    yield other
-    subprocess.run(["umount", "-l", str(other)], check=True)
+    with memory_disk(tmp_path / "other", "1m") as other:
+        yield other
 
 
 @pytest.mark.root

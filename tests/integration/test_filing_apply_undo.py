@@ -1,7 +1,6 @@
 """Filing and undo on a real folder with a real database."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +11,12 @@ from daemon.filing.apply import Mode, apply_entries
 from daemon.filing.job import file_frames, propose
 from daemon.filing.undo import undo_run
 from daemon.settings import FilingSettings
-from storage import runs
+from storage import plan_entries, runs
 from storage.errors import ConflictError, NotFoundError
 from storage.filing_rows import own_links
 from storage.models import Camera, Event
 from tests.tools.filing_world import World, make_world
+from tests.tools.memory_disk import memory_disk, resize
 
 DAY = "2024-05-06"
 
@@ -219,7 +219,7 @@ def test_dedup_plan_chooses_targets_at_apply_and_can_be_applied_again(world: Wor
     member = world.frame("sub/k.jpg", b"m", duplicate_kind="near", duplicate_of=keeper)
     stale = world.frame("s.jpg", duplicate_kind="near", duplicate_of=keeper)
     entries = [
-        runs.NewEntry(frame_id=frame, keeper_id=keeper, reason="no change")
+        plan_entries.NewEntry(frame_id=frame, keeper_id=keeper, reason="no change")
         for frame in (member, stale)
     ]
     with world.db.write() as connection:
@@ -309,7 +309,11 @@ def test_an_offline_or_replaced_root_moves_nothing_and_changes_no_row(world: Wor
         run = runs.create_run(
             connection,
             "filing",
-            [runs.NewEntry(frame_id=frame, reason="novel", target=b"stillwatch/novel/x/a.jpg")],
+            [
+                plan_entries.NewEntry(
+                    frame_id=frame, reason="novel", target=b"stillwatch/novel/x/a.jpg"
+                )
+            ],
             now=world.clock(),
         )
     away = world.folder.with_name("away")
@@ -350,7 +354,7 @@ def test_a_hard_link_of_its_keeper_is_never_filed_and_that_is_no_failure(world: 
     (world.folder / "other.jpg").unlink()
     facts = {"path": b"twin.jpg", "inode": inode, "device": device}
     world.change(twin, sha256=world.row(keeper).sha256, **facts)
-    entry = runs.NewEntry(frame_id=twin, keeper_id=keeper, reason="same bytes")
+    entry = plan_entries.NewEntry(frame_id=twin, keeper_id=keeper, reason="same bytes")
     with world.db.write() as connection:
         run = runs.create_run(connection, "dedup", [entry], now=world.clock())
     result = apply_entries(world.db, run, mode="move", clock=world.clock)
@@ -361,14 +365,7 @@ def test_a_hard_link_of_its_keeper_is_never_filed_and_that_is_no_failure(world: 
 
 @pytest.mark.root
 def test_a_full_disk_in_copy_mode_skips_the_file_and_loses_nothing(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small filesystem")
-    folder = tmp_path / "cam"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mount is refused here")
-    try:
+    with memory_disk(tmp_path / "cam", "128k") as folder:
         world = make_world(tmp_path)
         frame = world.frame("a.jpg", b"x" * 80_000, alarm=True)
         before = world.snapshot()
@@ -377,10 +374,8 @@ def test_a_full_disk_in_copy_mode_skips_the_file_and_loses_nothing(tmp_path: Pat
         assert ["No space left" in entry.reason for entry in run.skipped] == [True]
         assert world.snapshot() == before
         assert not list(folder.rglob("*.part"))
-        subprocess.run(["mount", "-o", "remount,size=1m", str(folder)], check=True)
+        resize(folder, "1m")
         (run,) = file_frames(world.db, settings, explicit=True, clock=world.clock).runs
         assert (run.applied, run.skipped) == (1, [])
         assert world.path_of(frame) == "a.jpg"
         world.db.close()
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)

@@ -14,7 +14,7 @@ from daemon.ingest.scanner import FolderMemory, Scanner
 from daemon.jobs.handlers import Call, handle
 from daemon.jobs.workshop import Workshop
 from daemon.settings import FilingSettings, Settings
-from storage import frames, runs
+from storage import frames, known_files, runs
 from storage.engine import Database
 from storage.errors import ConflictError
 from storage.filing_rows import own_links
@@ -205,17 +205,19 @@ class _Rows:
         self._db = db
         self._camera = camera
 
-    def between(self, low: bytes, high: bytes, limit: int) -> list[frames.KnownFile]:
+    def between(self, low: bytes, high: bytes, limit: int) -> list[known_files.KnownFile]:
         with self._db.read() as connection:
-            return frames.known_between(connection, self._camera, low, high, limit)
+            return known_files.known_between(connection, self._camera, low, high, limit)
 
-    def directly(self, folder: bytes, low: bytes, high: bytes | None) -> list[frames.KnownFile]:
+    def directly(
+        self, folder: bytes, low: bytes, high: bytes | None
+    ) -> list[known_files.KnownFile]:
         with self._db.read() as connection:
-            return frames.known_directly(connection, self._camera, folder, low, high)
+            return known_files.known_directly(connection, self._camera, folder, low, high)
 
     def folders(self, folder: bytes) -> list[bytes]:
         with self._db.read() as connection:
-            return frames.known_folders(connection, self._camera, folder)
+            return known_files.known_folders(connection, self._camera, folder)
 
 
 def test_a_scan_in_the_middle_of_a_rename_takes_no_frame_for_gone(world: World) -> None:
@@ -235,11 +237,11 @@ def test_a_scan_in_the_middle_of_a_rename_takes_no_frame_for_gone(world: World) 
     gone = [row for step in scanner.own_folder_steps() for row in step.gone]
     assert len(gone) == 3
     with world.db.read() as connection:
-        assert frames.left_alone(connection, gone) == []
+        assert known_files.left_alone(connection, gone) == []
         roots = load_roots(connection)
     assert recover(world.db, roots, NOW).finished == 1
     with world.db.read() as connection:
-        assert frames.left_alone(connection, gone) == []
+        assert known_files.left_alone(connection, gone) == []
     assert not [row for step in scanner.own_folder_steps() for row in step.gone]
     world.assert_rows_agree()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.ingest import intake as intake_module
+from daemon.ingest import hints as hints_module
 from daemon.ingest.intake import Intake
 from daemon.ingest.watched_camera import WatchedCamera, topmost
 from daemon.ingest.watcher import Watcher, WatchSink
@@ -177,7 +177,7 @@ def test_three_thousand_files_and_a_downstream_that_is_full(
 def test_more_hints_than_can_be_kept_become_a_scan(
     world: World, make_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "HINT_LIMIT", 10)
+    monkeypatch.setattr(hints_module, "HINT_LIMIT", 10)
     for number in range(100):
         world.put(f"{number}.jpg")
     line = make_line()  # not started: the hints pile up
@@ -192,7 +192,7 @@ def test_more_hints_than_can_be_kept_become_a_scan(
 def test_more_folders_than_can_be_kept_become_a_scan(
     world: World, make_line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "HINT_LIMIT", 10)
+    monkeypatch.setattr(hints_module, "HINT_LIMIT", 10)
     for number in range(100):
         world.put(f"{number}/a.jpg")
     line = make_line()

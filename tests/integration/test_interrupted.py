@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert
 
 from daemon.filing.trash import restore_frame, trash_run
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import NotDurableError
 from storage.faiss_files import write_faiss
@@ -114,7 +114,7 @@ def to_trash(world: World) -> int:
     world.frame("k.jpg")
     world.frame("in/a.jpg", duplicate_kind="near", duplicate_of=KEEPER)
     digest = hashlib.sha256(b"in/a.jpg").digest()
-    entry = runs.NewEntry(
+    entry = plan_entries.NewEntry(
         frame_id=FRAME, keeper_id=KEEPER, reason="", sha256=digest, action="trash"
     )
     with world.db.write() as connection:

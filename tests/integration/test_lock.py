@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from storage.errors import LockedError
 from storage.lock import StateLock, holder
+from tests.tools.holding import holding
 
 HOLD = """
 import sys, pathlib
@@ -22,26 +21,9 @@ sys.stdin.read()
 """
 
 
-@contextmanager
-def process_with_lock(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_second_process_is_refused_and_told_the_pid(tmp_path: Path) -> None:
     assert holder(tmp_path) is None
-    with process_with_lock(tmp_path) as process:
+    with holding(HOLD, tmp_path) as process:
         assert holder(tmp_path) == process.pid
         with pytest.raises(LockedError, match=str(process.pid)) as caught:
             StateLock(tmp_path)

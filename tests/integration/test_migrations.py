@@ -6,7 +6,8 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 
 from storage.backup import backup_folder, list_backups
-from storage.engine import DATABASE_NAME, Database
+from storage.database_file import DATABASE_NAME
+from storage.engine import Database
 from storage.errors import NewerSchemaError
 from storage.models import Base
 from storage.reading import KNOWN_REVISION, Reader

@@ -12,7 +12,8 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from storage import engine, reading
+from storage import reading
+from storage.database_file import sqlite_driver
 from storage.engine import Database
 from storage.errors import (
     DamagedDatabaseError,
@@ -26,6 +27,7 @@ from storage.models import Camera
 from storage.names import FRAME, RUN
 from storage.overview import status
 from storage.reading import Reader
+from storage.resolving import resolve_cluster, resolve_frame, resolve_id
 from tests.cli_state import ROOT, add, add_frame, make_state
 
 
@@ -41,12 +43,10 @@ def reader(state: Path) -> Iterator[Reader]:
         yield opened
 
 
-def test_constants_agree_with_the_writing_side() -> None:
+def test_the_known_schema_is_the_newest() -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "storage" / "migrations"))
     assert ScriptDirectory.from_config(config).get_current_head() == reading.KNOWN_REVISION
-    assert reading.DATABASE_NAME == engine.DATABASE_NAME
-    assert reading.sqlite_driver() is engine.sqlite_driver()
 
 
 @pytest.mark.parametrize("content", [None, b""])
@@ -76,7 +76,7 @@ def test_a_damaged_database_is_named(state: Path) -> None:
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
-    connection = reading.sqlite_driver().connect(tmp_path / "stillwatch.db")
+    connection = sqlite_driver().connect(tmp_path / "stillwatch.db")
     connection.execute("CREATE TABLE songs (id INTEGER)")
     connection.close()
     with pytest.raises(DamagedDatabaseError, match="no stillwatch database"):
@@ -100,7 +100,7 @@ def test_a_reader_cannot_write(reader: Reader) -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("f1", 1), ("1", 1), ("f12", 12), ("f9", 9)])
 def test_exact_ids_win_over_prefixes(reader: Reader, text: str, number: int) -> None:
-    assert reader.resolve(FRAME, text) == number
+    assert resolve_id(reader, FRAME, text) == number
 
 
 def test_unique_prefixes_are_accepted(state: Path) -> None:
@@ -110,28 +110,28 @@ def test_unique_prefixes_are_accepted(state: Path) -> None:
     add_frame(database, b"nearer.jpg", id=9145)
     database.close()
     with Reader(state) as reader:
-        assert reader.resolve(FRAME, "f47") == 4711
-        assert reader.resolve(FRAME, "f912") == 9123
+        assert resolve_id(reader, FRAME, "f47") == 4711
+        assert resolve_id(reader, FRAME, "f912") == 9123
         with pytest.raises(UsageError, match="More than one"):
-            reader.resolve(FRAME, "f91")
+            resolve_id(reader, FRAME, "f91")
 
 
 @pytest.mark.parametrize("text", ["f99", "", "f", "x1", "f0", "f-1", "f1%", "f" + "9" * 40, "f²"])
 def test_unknown_ids_are_not_found(reader: Reader, text: str) -> None:
     with pytest.raises(NotFoundError) as caught:
-        reader.resolve(FRAME, text)
+        resolve_id(reader, FRAME, text)
     assert caught.value.exit_code == 1
 
 
 def test_frames_are_found_by_path(reader: Reader, tmp_path: Path) -> None:
-    assert reader.resolve_frame(str(tmp_path / "yard" / "sub" / "f.jpg")) == 6
+    assert resolve_frame(reader, str(tmp_path / "yard" / "sub" / "f.jpg")) == 6
     with pytest.raises(NotFoundError):  # g.jpg is missing: nothing is at that path
-        reader.resolve_frame(str(tmp_path / "yard" / "g.jpg"))
+        resolve_frame(reader, str(tmp_path / "yard" / "g.jpg"))
 
 
 def test_clusters_are_found_by_name(reader: Reader) -> None:
-    assert reader.resolve_cluster("empty yard") == 1
-    assert reader.resolve_cluster("c2") == 2
+    assert resolve_cluster(reader, "empty yard") == 1
+    assert resolve_cluster(reader, "c2") == 2
 
 
 def test_frames_filters(reader: Reader) -> None:
@@ -183,7 +183,7 @@ def test_clusters_and_plan(reader: Reader) -> None:
     plan = dedup_plan(reader, newest_dedup_run(reader))
     assert plan["frames_redundant"] == 2
     assert [group["keeper"] for group in plan["groups"]] == ["f1"]
-    assert reader.resolve(RUN, plan["run"]) == 2
+    assert resolve_id(reader, RUN, plan["run"]) == 2
 
 
 def test_a_reader_without_the_right_to_write_the_folder() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import RowMapping, text
 
-from daemon.ingest.recording import RETRY_SECONDS
+from daemon.ingest.refusal_writing import RETRY_SECONDS
 from daemon.messages import RefusedFile
-from storage import frames
+from storage import frames, known_files
 from storage.filing_rows import moving_frames
 from tests.ingest_tools import World, make_world
 
@@ -35,8 +35,10 @@ def gone(world: World, *paths: str) -> None:
     for path in paths:
         (world.folder / path).unlink(missing_ok=True)
     with world.db.write() as connection:
-        rows = frames.known_at(connection, world.camera_id, [os.fsencode(path) for path in paths])
-        frames.mark_missing(connection, frames.left_alone(connection, rows))
+        rows = known_files.known_at(
+            connection, world.camera_id, [os.fsencode(path) for path in paths]
+        )
+        frames.mark_missing(connection, known_files.left_alone(connection, rows))
 
 
 def scalar(world: World, sql: str) -> object:
@@ -218,7 +220,7 @@ def test_pending_tells_why_and_is_tried_again_at_growing_distances(world: World)
             turned_back = -1.0 - RETRY_SECONDS[-1]  # a wait that long was set by a wrong clock
             for late, expected in ((turned_back, [b"a.jpg"]), (-1.0, []), (0.0, [b"a.jpg"])):
                 due = row["retry_at"] + late
-                assert frames.pending_paths(connection, world.camera_id, due) == expected
+                assert known_files.pending_paths(connection, world.camera_id, due) == expected
     assert waits == [*RETRY_SECONDS, RETRY_SECONDS[-1], RETRY_SECONDS[-1]]
 
 
@@ -347,7 +349,7 @@ def test_inodes_of_64_bits(world: World) -> None:
     with world.db.write() as connection:
         frames.update_frame(connection, 1, inode=2**64 - 2, device=2**63)
     with world.db.read() as connection:
-        (row,) = frames.known_at(connection, world.camera_id, [b"a.jpg"])
+        (row,) = known_files.known_at(connection, world.camera_id, [b"a.jpg"])
     assert row.inode == 2**64 - 2
 
 

@@ -11,7 +11,7 @@ from daemon.jobs.judging import JudgeTrigger, too_young
 from daemon.jobs.workshop import Workshop
 from daemon.settings import Settings
 from storage import frames, novelty
-from storage.engine import PAGE_BYTES
+from storage.connections import PAGE_BYTES
 from storage.models import Camera, Signature
 from storage.signatures import (
     KEEPERS_WITH_SIGNATURE,

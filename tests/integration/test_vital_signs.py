@@ -14,17 +14,22 @@ import pytest
 from daemon.ingest.decoder import DecodePool
 from daemon.ingest.settling import stat_key
 from daemon.ingest.watcher import Watcher, WatchSink
+from daemon.jobs.scheduler import PULSE_SECONDS, JobScheduler
+from daemon.jobs.workshop import Workshop
 from daemon.messages import SettledFile
+from daemon.room import Room
 from daemon.sd_notify import Notifier
-from daemon.settings import IngestSettings
+from daemon.settings import IngestSettings, Settings
 from daemon.vital_signs import (
     STALL_SECONDS,
     ProcessorLife,
     Stage,
     VitalSigns,
     extending_start,
+    silence_of,
     stall_seconds,
 )
+from storage.engine import Database
 from tests.end_to_end.manager import Manager
 from tests.ingest_tools import wait_until
 
@@ -173,6 +178,47 @@ def test_a_watch_whose_reader_hangs_is_silent(
 
         wait_until(silent, "the reader hangs")
     wait_until(lambda: watcher.silent_seconds() == 0.0, "it goes on")
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[JobScheduler]:
+    """The scheduler of a daemon that has nothing to do."""
+    db = Database(tmp_path)
+    workshop = Workshop(state_dir=tmp_path, db=db, settings=Settings())
+    room = Room(tmp_path, patient=True, monotonic=time.monotonic)
+    scheduler = JobScheduler(workshop, lambda _reason: None, room)
+    scheduler.start()
+    yield scheduler
+    scheduler.stop()
+    db.close()
+
+
+def test_a_scheduler_whose_thread_hangs_is_silent(scheduler: JobScheduler) -> None:
+    silent_seconds = silence_of(lambda: scheduler.ticked_at, time.monotonic)
+    told: list[str] = []
+    signs = VitalSigns([Stage("schedule", silent_seconds, 3 * PULSE_SECONDS)], told.append)
+    started_at = scheduler.ticked_at
+    wait_until(lambda: scheduler.ticked_at > started_at + PULSE_SECONDS, "it shows life")
+    assert signs.all_well()
+    with scheduler._scheduler._jobstores_lock:  # its thread takes it before it looks what is due
+        wait_until(lambda: not signs.all_well(), "the thread hangs")
+        assert ["the stage schedule makes no progress" in line for line in told] == [True]
+    wait_until(signs.all_well, "it goes on")
+    assert told[1:] == ["the stage schedule goes on again"]
+
+
+def test_a_scheduler_at_an_overlong_job_is_not_silent(scheduler: JobScheduler) -> None:
+    """The pulse has a thread of its own: that of the heavy jobs may be taken for hours."""
+    over = threading.Event()
+    for _ in range(3):
+        scheduler._scheduler.add_job(over.wait, executor="heavy")
+        scheduler._scheduler.add_job(over.wait, executor="light")
+    try:
+        begun_at = scheduler.ticked_at
+        goal = begun_at + 3 * PULSE_SECONDS
+        wait_until(lambda: scheduler.ticked_at > goal, "the pulse goes on")
+    finally:
+        over.set()
 
 
 def test_a_stop_does_not_wait_for_files_that_nobody_has_begun(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,15 +14,15 @@ from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.watched_camera import WatchedCamera
 from daemon.room import Room
 from daemon.settings import IngestSettings
-from storage import engine as engine_module
-from storage import meta
-from storage.engine import DATABASE_NAME, Database
+from storage import connections, meta
+from storage.database_file import DATABASE_NAME, sqlite_driver
+from storage.engine import Database
 from storage.errors import DatabaseBusyError, DiskFullError
-from storage.reading import sqlite_driver
 from storage.reserve import RESERVE_NAME
 from tests.ingest_tools import World, make_world, wait_until
 from tests.integration.test_intake import Downstream
 from tests.integration.test_pipeline import Encoder
+from tests.tools.memory_disk import memory_disk
 
 SHORT = 0.2
 
@@ -31,7 +30,7 @@ SHORT = 0.2
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Its writes wait for a fifth of a second instead of a minute."""
-    monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_SECONDS", SHORT)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", SHORT)
     made = make_world(tmp_path)
     yield made
     made.db.close()
@@ -130,7 +129,7 @@ def test_readers_beside_a_writer_with_a_rollback_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the SQLite has no safe write-ahead log: a reader sees the moment before, then after."""
-    monkeypatch.setattr(engine_module, "wal_is_safe", lambda: False)
+    monkeypatch.setattr(connections, "wal_is_safe", lambda: False)
     db = Database(tmp_path)
     with db.write() as connection:
         meta.put(connection, "key", "old")
@@ -149,15 +148,8 @@ def test_readers_beside_a_writer_with_a_rollback_journal(
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of two megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small filesystem")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
-    try:
+    with memory_disk(tmp_path / "small", "2m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.root

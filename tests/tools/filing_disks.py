@@ -16,7 +16,7 @@ from daemon.filing.job import file_frames
 from daemon.filing.prune import PairTest, delete_run
 from daemon.filing.prune_plan import entry_of
 from daemon.filing.undo import undo_run
-from storage import runs
+from storage import plan_entries, runs
 from storage.engine import Database
 from storage.errors import NotDurableError
 from storage.trash import frames_in_trash
@@ -195,7 +195,7 @@ def unreadable(base: Path) -> None:
     assert "The keeper f1 cannot be read: Input/output error" in reasons(run)[0]
     assert "Input/output error" in reasons(run)[1]
     with world.db.read() as connection:
-        told = runs.entries_of(connection, run.run_id, "skipped")
+        told = plan_entries.entries_of(connection, run.run_id, "skipped")
     assert ["Input/output error" in entry["outcome"] for entry in told] == [True, True]
     faults.reset()
     assert trash(world).applied == 2

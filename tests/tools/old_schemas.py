@@ -9,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 import storage
-from storage.engine import DATABASE_NAME
+from storage.database_file import DATABASE_NAME
 
 FIRST_CLUSTER: Final = 7
 FIRST_ROWS: Final = """

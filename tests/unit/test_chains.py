@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from daemon.dedup import comparing, grouping
+from daemon.dedup import comparing, frame_judge
 from daemon.dedup.change import Prepared, ResidualMaps
 from daemon.dedup.comparing import JudgeSettings
 from daemon.dedup.grouping import judge_camera
@@ -50,7 +50,7 @@ def drawn() -> Iterator[Distances]:
     """The judge looks up its scores for the length of this module."""
     distances = Distances(np.zeros((1, 1)))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (comparing, grouping):
+        for module in (comparing, frame_judge):
             patch.setattr(module, "residual_maps", distances.maps)
         patch.setattr(comparing, "judge_maps", distances.judged)
         yield distances

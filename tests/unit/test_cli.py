@@ -7,11 +7,11 @@ import pytest
 import typer
 
 from cli.context import SYSTEM_STATE, Context, user_state
+from cli.filters import parse_since, split_states
 from cli.main import app_command
 from cli.output import Column, cell_text
 from cli.plain_values import PlainValue
 from cli.screen import age, human_bytes, status_screen
-from cli.status import parse_since, split_states
 from storage.errors import UsageError
 from storage.reading import iso_time
 

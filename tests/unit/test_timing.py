@@ -101,7 +101,7 @@ def test_an_overlong_job_is_never_run_beside_itself(tmp_path: Path) -> None:
     settings = Settings.model_validate({"ingest": {"rescan_seconds": 0.05}})
     room = Room(tmp_path, patient=True, monotonic=time.monotonic)
     workshop = Workshop(state_dir=tmp_path, db=db, settings=settings)
-    scheduler = JobScheduler(workshop, slow, room, filing=False)
+    scheduler = JobScheduler(workshop, slow, room)
     scheduler.start()
     try:
         deadline = time.monotonic() + 30
