@@ -26,7 +26,7 @@ from storage.engine import Database
 DIM = 4
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Look until the condition holds; fail with a word after the deadline."""
     deadline = time.monotonic() + seconds
     while not condition():

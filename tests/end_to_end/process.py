@@ -29,7 +29,7 @@ from storage.reading import Reader
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0
 QUICK = {"ingest": {"settle_seconds": 0.2, "decode_children": 2}}
 """Settings of most tests: files settle soon."""
 

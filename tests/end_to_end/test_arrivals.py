@@ -24,7 +24,7 @@ import pytest
 from tests.end_to_end.process import Daemon, Row, Site, fill, picture, sha256
 
 SETTLE_SECONDS = 0.4
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 90.0
 LOOK_SECONDS = 0.15
 """Least time between two looks at the rows: forty deliveries ask for them all the time."""
 NESTED_FOLDERS = {"events": 300, "scan": 50}

@@ -150,7 +150,7 @@ def test_any_change_of_a_rejected_file_reopens_it(running: tuple[Site, Daemon, i
             rows[name]["state"] not in ("rejected", "pending") for name in (*whole, "webp-1")
         )
 
-    daemon.wait_until(reopened, "the mended files are taken", 30)
+    daemon.wait_until(reopened, "the mended files are taken", 90)
     twins = below(site, "cut")["webp-1"], below(site, "odd")["webp"]
     seen_first, later = sorted(twins, key=lambda row: int(row["id"][1:]))
     assert (later["state"], later["duplicate_of"]) == ("exact_duplicate", seen_first["id"])

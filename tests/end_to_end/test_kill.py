@@ -188,7 +188,7 @@ def test_a_killed_once_is_finished_by_the_next(site: Site) -> None:
                 site.command("run", "--once", site.folder), cwd=ROOT, stdout=log, stderr=log
             )
         try:
-            wait_until(reached(recorded, goal), f"{goal} frames are recorded", 30)
+            wait_until(reached(recorded, goal), f"{goal} frames are recorded", 90)
         finally:
             process.kill()
             process.wait()

@@ -137,7 +137,7 @@ def kill_daemon(site: Site, seconds: float) -> None:
         daemon.kill()
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGCONT)  # one that had only just started looks for its parent
-        wait_until(lambda: not lives(child), "its process ends with it", 5)
+        wait_until(lambda: not lives(child), "its process ends with it", 30)
     after = clustering(site)
     runs = len(after[RUNS]) - len(before[RUNS])
     assert after == before if runs == 0 else (runs == 1 and len(after[0]) >= len(before[0]))
@@ -187,7 +187,7 @@ def test_a_stop_does_not_wait_for_a_recluster(learned: Site) -> None:
         os.kill(child, signal.SIGSTOP)  # as if it took for ever
         begun = time.monotonic()
         daemon.stop()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert not lives(child)
     assert clustering(site) == before
     ended = site.table("SELECT exit_code, json_extract(result, '$.error.code') FROM requests")

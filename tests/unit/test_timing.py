@@ -43,7 +43,7 @@ def test_a_job_that_was_missed_for_years_runs_once(
     following = wrapped.get_next_fire_time(NOW - timedelta(seconds=1), now)
     assert following > now, "what APScheduler asks until the answer lies ahead"
     assert following - now <= timedelta(days=1)
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 10.0
 
 
 def test_only_a_clock_that_was_set_back_is_a_step() -> None:
